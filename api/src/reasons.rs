@@ -1,0 +1,197 @@
+//! Reasons of conditions and events, as closed lists: what a plan may say and a driver may write.
+//!
+//! Their spelling is part of the API: people alert on it.
+
+use std::fmt;
+
+/// Declares an enum whose variants are written exactly as they are spelled.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// All of them, in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word as it is written.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($variant),)+
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Why a claim is ready, or is not.
+    ///
+    /// ```
+    /// use api::reasons::{ClaimReason, Severity};
+    ///
+    /// assert_eq!(ClaimReason::PoolExhausted.as_str(), "PoolExhausted");
+    /// assert_eq!(ClaimReason::PoolExhausted.severity(), Some(Severity::Warning));
+    /// ```
+    ClaimReason {
+        /// The claim is bound.
+        AddressAllocated,
+        /// The pool has no room.
+        PoolExhausted,
+        /// The pool is absent, invalid, deleting, or has no allocatable address at all.
+        PoolNotReady,
+        /// The requested address is refused, the name is taken, an old address is still going, or the server refused.
+        AllocationFailed,
+    }
+}
+
+impl ClaimReason {
+    /// Whether `Ready` is true with this reason.
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::AddressAllocated)
+    }
+
+    /// The severity in the legacy condition, which has one only while it is false.
+    pub const fn severity(self) -> Option<Severity> {
+        match self {
+            Self::AddressAllocated => None,
+            Self::PoolExhausted | Self::PoolNotReady => Some(Severity::Warning),
+            Self::AllocationFailed => Some(Severity::Error),
+        }
+    }
+}
+
+words! {
+    /// How bad a legacy condition that is false is, in Cluster API's words.
+    Severity {
+        /// Something must change before it works.
+        Error,
+        /// It may go by itself.
+        Warning,
+    }
+}
+
+words! {
+    /// The types of a pool's conditions.
+    PoolCondition {
+        /// The pool gives out addresses.
+        Ready,
+        /// Nothing is free.
+        Exhausted,
+        /// Another pool of the same network domain can give out some of the same addresses.
+        Overlapping,
+        /// One address is held twice.
+        Conflicting,
+    }
+}
+
+words! {
+    /// Why a pool's condition is what it is.
+    PoolReason {
+        /// `Ready` is true.
+        PoolReady,
+        /// `Ready` is false: the pool goes.
+        Deleting,
+        /// `Ready` is false: the message names field and value.
+        InvalidSpec,
+        /// `Ready` is false: the manager may not see all addresses of the pool.
+        AddressesNotVisible,
+        /// `Ready` is false: the pool gives out nothing, whoever asks.
+        NoAllocatableAddresses,
+        /// `Exhausted` is true.
+        NoFreeAddresses,
+        /// `Exhausted` is false.
+        AddressesAvailable,
+        /// `Overlapping` is true.
+        OverlapsOtherPool,
+        /// `Overlapping` is false.
+        NoOverlap,
+        /// `Conflicting` is true.
+        DuplicateAddresses,
+        /// `Conflicting` is false.
+        NoDuplicates,
+    }
+}
+
+words! {
+    /// Reasons of events on claims, addresses and pools.
+    EventReason {
+        /// On a claim: it got an address.
+        AddressAllocated,
+        /// On a claim: its address is free again.
+        AddressReleased,
+        /// On a claim: its Cluster does not exist yet.
+        WaitingForCluster,
+        /// On a claim that is deleted: somebody else's finalizer is still on it.
+        WaitingForConsumer,
+        /// On a claim that is deleted: its address stays taken until the time named.
+        ReuseGracePeriod,
+        /// On a claim: see [`ClaimReason::PoolExhausted`].
+        PoolExhausted,
+        /// On a claim: see [`ClaimReason::PoolNotReady`].
+        PoolNotReady,
+        /// On a claim: see [`ClaimReason::AllocationFailed`].
+        AllocationFailed,
+        /// On a claim: it names a kind of ours without the API group, so we leave it alone.
+        PoolGroupMissing,
+        /// On a claim: an address of its name belongs to somebody else.
+        AddressNameTaken,
+        /// On a claim: its address was also given to another claim, which keeps it.
+        AddressConflict,
+        /// On a claim: its address object vanished and the same value could not be given again.
+        AddressChanged,
+        /// On a claim that is bound: another request comes too late.
+        RequestedAddressIgnored,
+        /// On an address: its claim does not exist any more.
+        OrphanedAddress,
+        /// On an address: its value cannot be read.
+        UnparsableAddress,
+        /// On a pool: something is free again.
+        CapacityAvailable,
+        /// On a pool: nothing is free any more.
+        NoFreeAddresses,
+        /// On a pool: it began to overlap another.
+        PoolsOverlap,
+        /// On a pool: an address is held twice.
+        DuplicateAddresses,
+        /// On a pool: its spec cannot be read.
+        InvalidSpec,
+    }
+}
+
+impl EventReason {
+    /// Whether the event is of type `Warning` rather than `Normal`.
+    pub const fn is_warning(self) -> bool {
+        match self {
+            Self::AddressAllocated
+            | Self::AddressReleased
+            | Self::WaitingForCluster
+            | Self::WaitingForConsumer
+            | Self::ReuseGracePeriod
+            | Self::CapacityAvailable => false,
+            Self::PoolExhausted
+            | Self::PoolNotReady
+            | Self::AllocationFailed
+            | Self::PoolGroupMissing
+            | Self::AddressNameTaken
+            | Self::AddressConflict
+            | Self::AddressChanged
+            | Self::RequestedAddressIgnored
+            | Self::OrphanedAddress
+            | Self::UnparsableAddress
+            | Self::NoFreeAddresses
+            | Self::PoolsOverlap
+            | Self::DuplicateAddresses
+            | Self::InvalidSpec => true,
+        }
+    }
+}
