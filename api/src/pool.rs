@@ -181,7 +181,7 @@ impl<S: PoolSpec> Resource for Pool<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1alpha2::IpPool;
+    use crate::v1alpha2::{IpPool, IpPoolSpec};
 
     #[test]
     fn the_other_names_follow_from_the_kind() {
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_pool_to_be_created_names_its_version_and_kind() {
-        let pool = IpPool::new(PoolKind::GlobalInClusterIPPool, "blue", Default::default());
+        let pool = IpPool::new(PoolKind::GlobalInClusterIPPool, "blue", IpPoolSpec::default());
         let json = serde_json::to_value(&pool).unwrap();
         assert_eq!(json["apiVersion"], "ipam.cluster.x-k8s.io/v1alpha2");
         assert_eq!(json["kind"], "GlobalInClusterIPPool");
@@ -219,7 +219,7 @@ mod tests {
             serde_json::json!({"metadata": {"name": "a"}, "spec": {"addresses": null, "gateway": null}}),
         ] {
             let pool: IpPool = serde_json::from_value(json.clone()).unwrap();
-            assert_eq!(pool.spec, Default::default(), "{json}");
+            assert_eq!(pool.spec, IpPoolSpec::default(), "{json}");
         }
     }
 }

@@ -195,3 +195,23 @@ impl EventReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_reason_that_is_also_an_event_is_spelled_the_same() {
+        for reason in ClaimReason::ALL {
+            let event = EventReason::ALL.iter().find(|event| event.as_str() == reason.as_str());
+            assert_eq!(event.map(|event| event.is_warning()), Some(!reason.is_ready()), "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_a_false_condition_has_a_severity() {
+        for reason in ClaimReason::ALL {
+            assert_eq!(reason.severity().is_none(), reason.is_ready(), "{reason}");
+        }
+    }
+}

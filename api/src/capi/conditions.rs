@@ -87,22 +87,23 @@ impl ClaimConditions {
         Self { new_ready, legacy_ready, foreign_new, foreign_legacy }
     }
 
-    /// Whether both flavours say `ready` already, so that nothing needs to be written.
+    /// Whether both flavours say `ready` already, so that nothing needs to be written in `version`.
     ///
     /// The message of [`ClaimReason::PoolExhausted`] does not count: it holds the claim's position in the queue, which
-    /// would otherwise be rewritten with every step forward.
-    pub fn show(&self, ready: &ClaimReady) -> bool {
-        let (Some(new), Some(legacy)) = (&self.new_ready, &self.legacy_ready) else {
-            return false;
-        };
+    /// would otherwise be rewritten with every step forward. Releases that know v1beta1 alone drop the new flavour;
+    /// as both are always written together, a legacy one without it means just that.
+    pub fn show(&self, ready: &ClaimReady, version: CapiVersion) -> bool {
         let says = |view: &ReadyView| {
             view.reason == ready.reason.as_str() && (ready.reason == ClaimReason::PoolExhausted || view.message == ready.message)
         };
-        new.status == ready.status()
-            && legacy.status == ready.status()
-            && says(new)
-            && new.observed_generation == ready.observed_generation
-            && (ready.reason.is_ready() || says(legacy))
+        let legacy = self
+            .legacy_ready
+            .as_ref()
+            .is_some_and(|view| view.status == ready.status() && (ready.reason.is_ready() || says(view)));
+        let new = self.new_ready.as_ref().map_or(version == CapiVersion::V1beta1, |view| {
+            view.status == ready.status() && says(view) && view.observed_generation == ready.observed_generation
+        });
+        new && legacy
     }
 }
 
@@ -206,6 +207,188 @@ impl ReadyView {
             observed_generation: condition["observedGeneration"].as_i64(),
             last_transition_time: text("lastTransitionTime"),
             place,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [CapiVersion; 2] = [CapiVersion::V1beta2, CapiVersion::V1beta1];
+
+    fn now() -> Timestamp {
+        "2026-01-31T10:00:00.5Z".parse().unwrap()
+    }
+
+    fn bound() -> ClaimReady {
+        ClaimReady::bound("10.0.0.10", 24, Some(1))
+    }
+
+    fn exhausted(message: &str) -> ClaimReady {
+        ClaimReady { reason: ClaimReason::PoolExhausted, message: message.to_owned(), observed_generation: Some(1) }
+    }
+
+    /// A claim with `status`, read in `version`.
+    fn read(status: &Value, version: CapiVersion) -> ClaimConditions {
+        let claim: IpAddressClaim = serde_json::from_value(json!({"metadata": {"name": "c"}, "status": status})).unwrap();
+        ClaimConditions::of(&claim, version)
+    }
+
+    fn publish(existing: &ClaimConditions, ready: &ClaimReady, version: CapiVersion) -> Value {
+        status_patch(existing, ready, None, version, "7", now())["status"].take()
+    }
+
+    #[test]
+    fn a_bound_claim_says_so_in_both_flavours_at_the_places_of_v1beta2() {
+        let patch = status_patch(&ClaimConditions::default(), &bound(), Some("web-0"), CapiVersion::V1beta2, "7", now());
+        let expected = json!({
+            "metadata": {"resourceVersion": "7"},
+            "status": {
+                "addressRef": {"name": "web-0"},
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "AddressAllocated", "message": "allocated 10.0.0.10/24",
+                    "observedGeneration": 1, "lastTransitionTime": "2026-01-31T10:00:00Z",
+                }],
+                "deprecated": {"v1beta1": {"conditions": [
+                    {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-31T10:00:00Z"},
+                ]}},
+            },
+        });
+        assert_eq!(patch, expected);
+    }
+
+    #[test]
+    fn in_v1beta1_the_flavours_change_places() {
+        let newer = publish(&ClaimConditions::default(), &bound(), CapiVersion::V1beta2);
+        let older = publish(&ClaimConditions::default(), &bound(), CapiVersion::V1beta1);
+        assert_eq!(older["conditions"], newer["deprecated"]["v1beta1"]["conditions"]);
+        assert_eq!(older["v1beta2"]["conditions"], newer["conditions"]);
+        assert_eq!(older["deprecated"], Value::Null);
+    }
+
+    #[test]
+    fn a_waiting_claim_has_a_severity_and_no_address() {
+        let status = publish(&ClaimConditions::default(), &exhausted("no room"), CapiVersion::V1beta2);
+        let expected = json!({
+            "conditions": [{
+                "type": "Ready", "status": "False", "reason": "PoolExhausted", "message": "no room",
+                "observedGeneration": 1, "lastTransitionTime": "2026-01-31T10:00:00Z",
+            }],
+            "deprecated": {"v1beta1": {"conditions": [{
+                "type": "Ready", "status": "False", "severity": "Warning", "reason": "PoolExhausted", "message": "no room",
+                "lastTransitionTime": "2026-01-31T10:00:00Z",
+            }]}},
+        });
+        assert_eq!(status, expected);
+    }
+
+    #[test]
+    fn the_legacy_flavour_has_no_empty_strings_and_the_new_one_always_a_message() {
+        let status = publish(&ClaimConditions::default(), &exhausted(""), CapiVersion::V1beta2);
+        assert_eq!(status["conditions"][0]["message"], "");
+        assert_eq!(status["deprecated"]["v1beta1"]["conditions"][0].get("message"), None);
+    }
+
+    #[test]
+    fn foreign_conditions_keep_their_places() {
+        let (before, after) = (json!({"type": "Paused", "status": "False"}), json!({"type": "Up", "status": "True"}));
+        let old = json!({"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let list = json!([before, old, after]);
+        for version in BOTH {
+            let existing = match version {
+                CapiVersion::V1beta2 => json!({"conditions": list, "deprecated": {"v1beta1": {"conditions": list}}}),
+                CapiVersion::V1beta1 => json!({"conditions": list, "v1beta2": {"conditions": list}}),
+            };
+            let status = publish(&read(&existing, version), &bound(), version);
+            let other = match version {
+                CapiVersion::V1beta2 => &status["deprecated"]["v1beta1"]["conditions"],
+                CapiVersion::V1beta1 => &status["v1beta2"]["conditions"],
+            };
+            for list in [&status["conditions"], other] {
+                assert_eq!((&list[0], &list[2]), (&before, &after), "{version:?}");
+                assert_eq!((&list[1]["type"], &list[1]["status"]), (&json!("Ready"), &json!("True")), "{version:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_condition_that_stands_twice_is_written_once() {
+        let twice = json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "Ready", "status": "False"}]});
+        let status = publish(&read(&twice, CapiVersion::V1beta1), &bound(), CapiVersion::V1beta1);
+        assert_eq!(status["conditions"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn the_time_moves_only_with_the_status() {
+        for version in BOTH {
+            let first = publish(&ClaimConditions::default(), &exhausted("1st"), version);
+            let existing = read(&first, version);
+            let later = "2026-02-01T00:00:00Z".parse().unwrap();
+
+            let repeated = status_patch(&existing, &exhausted("2nd"), None, version, "8", later)["status"].take();
+            let times = |status: &Value| {
+                let conditions = read(status, version);
+                (conditions.new_ready.unwrap().last_transition_time, conditions.legacy_ready.unwrap().last_transition_time)
+            };
+            assert_eq!(times(&repeated), times(&first), "{version:?}");
+
+            let turned = status_patch(&existing, &bound(), Some("c"), version, "8", later)["status"].take();
+            assert_eq!(times(&turned), ("2026-02-01T00:00:00Z".to_owned(), "2026-02-01T00:00:00Z".to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_was_published_needs_no_second_write() {
+        for version in BOTH {
+            for ready in [bound(), exhausted("position 3")] {
+                let conditions = read(&publish(&ClaimConditions::default(), &ready, version), version);
+                assert!(conditions.show(&ready, version), "{version:?} {ready:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_forward_in_the_queue_is_not_written_but_any_other_change_is() {
+        let version = CapiVersion::V1beta2;
+        let conditions = read(&publish(&ClaimConditions::default(), &exhausted("position 3"), version), version);
+        assert!(conditions.show(&exhausted("position 2"), version));
+        assert!(!conditions.show(&bound(), version));
+
+        let absent = ClaimReady { reason: ClaimReason::PoolNotReady, ..exhausted("pool blue does not exist") };
+        let deleting = ClaimReady { message: "pool blue is deleting".to_owned(), ..absent.clone() };
+        let conditions = read(&publish(&conditions, &absent, version), version);
+        assert!(conditions.show(&absent, version));
+        assert!(!conditions.show(&deleting, version));
+
+        let conditions = read(&publish(&conditions, &bound(), version), version);
+        assert!(!conditions.show(&ClaimReady { observed_generation: Some(2), ..bound() }, version));
+        assert!(!conditions.show(&ClaimReady::bound("10.0.0.11", 24, Some(1)), version));
+    }
+
+    #[test]
+    fn one_flavour_alone_is_not_enough_unless_the_server_knows_only_one() {
+        let new_only = json!({"conditions": [
+            {"type": "Ready", "status": "True", "reason": "AddressAllocated", "message": "allocated 10.0.0.10/24", "observedGeneration": 1},
+        ]});
+        assert!(!read(&new_only, CapiVersion::V1beta2).show(&bound(), CapiVersion::V1beta2));
+
+        let legacy_only = json!({"deprecated": {"v1beta1": {"conditions": [{"type": "Ready", "status": "True"}]}}});
+        assert!(!read(&legacy_only, CapiVersion::V1beta2).show(&bound(), CapiVersion::V1beta2));
+
+        let pruned = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        assert!(read(&pruned, CapiVersion::V1beta1).show(&bound(), CapiVersion::V1beta1));
+    }
+
+    #[test]
+    fn conditions_of_any_shape_are_read_without_an_error() {
+        let odd =
+            json!({"conditions": [7, null, {"type": "Ready", "status": 1, "reason": null}], "deprecated": null, "v1beta2": {}});
+        for version in BOTH {
+            let conditions = read(&odd, version);
+            assert!(!conditions.show(&bound(), version));
+            let status = publish(&conditions, &bound(), version);
+            assert!(read(&status, version).show(&bound(), version), "{version:?}");
         }
     }
 }

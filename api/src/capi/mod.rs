@@ -292,3 +292,70 @@ macro_rules! served_in_both_versions {
 served_in_both_versions!(IpAddressClaim, IPAM_GROUP, "IPAddressClaim", "ipaddressclaims");
 served_in_both_versions!(IpAddress, IPAM_GROUP, "IPAddress", "ipaddresses");
 served_in_both_versions!(Cluster, CLUSTER_GROUP, "Cluster", "clusters");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn objects_that_miss_fields_or_hold_nulls_decode() {
+        for object in [
+            json!({"metadata": {"name": "a"}}),
+            json!({"metadata": {"name": "a"}, "spec": null, "status": null}),
+            json!({"metadata": {"name": "a"}, "spec": {"poolRef": null, "claimRef": null}, "status": {"conditions": null}}),
+            json!({"metadata": {"name": "a"}, "spec": {"poolRef": {}, "claimRef": {}, "address": null, "prefix": null, "paused": null}}),
+        ] {
+            serde_json::from_value::<IpAddressClaim>(object.clone()).unwrap();
+            serde_json::from_value::<IpAddress>(object.clone()).unwrap();
+            serde_json::from_value::<Cluster>(object).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_address_is_written_with_prefix_zero_and_without_an_empty_gateway() {
+        let spec = AddressSpec {
+            claim_ref: LocalRef { name: "web-0".to_owned() },
+            pool_ref: PoolRef::to(PoolKind::InClusterIPPool, "blue"),
+            address: "10.0.0.10".to_owned(),
+            prefix: Some(0),
+            gateway: None,
+        };
+        let metadata = ObjectMeta { name: Some("web-0".to_owned()), ..ObjectMeta::default() };
+        let expected = json!({
+            "apiVersion": "ipam.cluster.x-k8s.io/v1beta2",
+            "kind": "IPAddress",
+            "metadata": {"name": "web-0"},
+            "spec": {
+                "claimRef": {"name": "web-0"},
+                "poolRef": {"apiGroup": "ipam.cluster.x-k8s.io", "kind": "InClusterIPPool", "name": "blue"},
+                "address": "10.0.0.10",
+                "prefix": 0,
+            },
+        });
+        let address = IpAddress::new(CapiVersion::V1beta2, metadata, spec);
+        assert_eq!(serde_json::to_value(&address).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<IpAddress>(expected).unwrap(), address);
+    }
+
+    #[test]
+    fn a_missing_prefix_is_not_zero_and_a_missing_group_is_not_empty() {
+        let old: IpAddress =
+            serde_json::from_value(json!({"spec": {"poolRef": {"kind": "InClusterIPPool", "name": "a"}}})).unwrap();
+        assert_eq!((old.spec.prefix, old.spec.pool_ref.api_group), (None, None));
+    }
+
+    #[test]
+    fn a_claim_without_a_status_is_written_without_one() {
+        let claim = serde_json::to_value(IpAddressClaim::default()).unwrap();
+        assert_eq!(claim.get("status"), None);
+    }
+
+    #[test]
+    fn each_version_has_its_own_url() {
+        let url = |version| IpAddress::url_path(&IpAddress::api_resource(version), Some("team-a"));
+        assert_eq!(url(CapiVersion::V1beta2), "/apis/ipam.cluster.x-k8s.io/v1beta2/namespaces/team-a/ipaddresses");
+        assert_eq!(url(CapiVersion::V1beta1), "/apis/ipam.cluster.x-k8s.io/v1beta1/namespaces/team-a/ipaddresses");
+        assert_eq!(Cluster::api_resource(CapiVersion::V1beta1).api_version, "cluster.x-k8s.io/v1beta1");
+    }
+}
