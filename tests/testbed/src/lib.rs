@@ -1,1 +1,44 @@
-//! The control plane for tests.
+//! A real Kubernetes control plane on loopback: etcd, kube-apiserver and kube-controller-manager, with Cluster API's real CRDs.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let control_plane = testbed::ControlPlane::start(testbed::Options::default())?;
+//! println!("{}", control_plane.kubectl(&["get", "--raw", "/readyz"])?);
+//! # Ok(()) }
+//! ```
+//!
+//! Starting takes a few seconds once the programs are built (see [`Binaries`]); everything ends when the value is dropped,
+//! or when its process dies in any way. Nothing here needs root, a container runtime or the internet after the first build.
+
+mod binaries;
+mod control_plane;
+mod crds;
+mod etcd;
+mod identity;
+mod manager;
+mod process;
+mod scene;
+mod waiting;
+mod workspace;
+
+use std::path::Path;
+
+pub use binaries::{Binaries, Progress};
+pub use control_plane::{ControlPlane, Options};
+pub use crds::CapiCrds;
+pub use identity::MANAGER_NAMESPACE;
+pub use manager::{Manager, ManagerCommand};
+pub use scene::{Counts, Pool, Scene};
+pub use waiting::{consistently, eventually, eventually_blocking};
+
+/// The repository's root: where `tools/` and `config/` are.
+fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A port of the loopback address that was free a moment ago.
+///
+/// Somebody else can take it before it is used; [`ControlPlane::start`] then tries once more with other ports.
+fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

@@ -1,0 +1,248 @@
+//! Where the control plane's programs are; builds the missing ones from the Go modules in `tools/`, once per version.
+//!
+//! Every program is cached on its own, in a folder named after the pins of its module, outside the build folder:
+//! `${XDG_CACHE_HOME:-~/.cache}/ipam-in-cluster/testbed/<module>-<hash of its pins>/<program>`.
+//! A program found in `$KUBEBUILDER_ASSETS` wins.
+
+use std::fs::{self, File, TryLockError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::tail;
+use crate::repository;
+
+/// Takes the lines that tell a person how a long build goes on.
+pub type Progress<'a> = &'a mut dyn FnMut(&str);
+
+/// The programs of a control plane, all of them present.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// The store.
+    pub etcd: PathBuf,
+    /// The API server.
+    pub kube_apiserver: PathBuf,
+    /// Garbage collection, namespaces, service accounts.
+    pub kube_controller_manager: PathBuf,
+    /// The command line client.
+    pub kubectl: PathBuf,
+}
+
+/// One program and the Go package it is built from.
+struct Recipe {
+    name: &'static str,
+    /// Folder below `tools/`.
+    module: &'static str,
+    package: &'static str,
+}
+
+const ETCD: Recipe = Recipe { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3" };
+const KUBE_APISERVER: Recipe = kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver");
+const KUBE_CONTROLLER_MANAGER: Recipe = kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager");
+const KUBECTL: Recipe = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl");
+
+const fn kubernetes(name: &'static str, package: &'static str) -> Recipe {
+    Recipe { name, module: "kubernetes", package }
+}
+
+impl Binaries {
+    /// Finds every program, building what is missing. Several processes may call this at once: one builds, the others wait.
+    pub fn ensure(progress: Progress) -> Result<Self> {
+        Ok(Self {
+            etcd: ETCD.ensure(progress)?,
+            kube_apiserver: KUBE_APISERVER.ensure(progress)?,
+            kubectl: KUBECTL.ensure(progress)?,
+            kube_controller_manager: KUBE_CONTROLLER_MANAGER.ensure(progress)?,
+        })
+    }
+
+    /// Each program's name, path and the version it states.
+    pub fn versions(&self) -> Result<Vec<(&'static str, &Path, String)>> {
+        let mut versions = Vec::new();
+        for (name, path, args) in [
+            (ETCD.name, &self.etcd, &["--version"][..]),
+            (KUBE_APISERVER.name, &self.kube_apiserver, &["--version"]),
+            (KUBE_CONTROLLER_MANAGER.name, &self.kube_controller_manager, &["--version"]),
+            (KUBECTL.name, &self.kubectl, &["version", "--client"]),
+        ] {
+            let output = Command::new(path).args(args).output().with_context(|| format!("run {}", path.display()))?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            versions.push((name, path.as_path(), text.lines().next().unwrap_or_default().to_owned()));
+        }
+        Ok(versions)
+    }
+}
+
+impl Recipe {
+    fn ensure(&self, progress: Progress) -> Result<PathBuf> {
+        if let Some(assets) = env::var_os("KUBEBUILDER_ASSETS") {
+            let given = Path::new(&assets).join(self.name);
+            if given.is_file() {
+                return Ok(given);
+            }
+        }
+        let module = repository().join("tools").join(self.module);
+        let folder = cache_root()?.join(format!("{}-{:016x}", self.module, pins(&module)?));
+        let cached = folder.join(self.name);
+        if cached.is_file() {
+            return Ok(cached);
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let _lock = lock(&folder.join("lock"), progress)?;
+        if !cached.is_file() {
+            self.build(&module, &folder, &cached, progress)?;
+        }
+        Ok(cached)
+    }
+
+    /// Builds into a temporary folder beside the result, so that moving it into place is one step.
+    fn build(&self, module: &Path, folder: &Path, result: &Path, progress: Progress) -> Result<()> {
+        let temporary = tempfile::tempdir_in(folder)?;
+        let built = temporary.path().join(self.name);
+        let log = temporary.path().join("log");
+        let output = File::create(&log)?;
+        let mut go = Command::new("go");
+        go.args([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            &linker_flags(&fs::read_to_string(module.join("go.mod"))?),
+        ])
+        .arg("-o")
+        .arg(&built)
+        .arg(self.package)
+        .current_dir(module)
+        // Without cgo a Go build needs no C compiler.
+        .env("CGO_ENABLED", "0")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output);
+        progress(&format!("building {} (a few minutes the first time)", self.name));
+        let begin = Instant::now();
+        let mut child = go.spawn().map_err(go_is_missing)?;
+        let mut told = begin;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if told.elapsed() >= Duration::from_secs(15) {
+                told = Instant::now();
+                progress(&format!("building {}: {} s", self.name, begin.elapsed().as_secs()));
+            }
+            thread::sleep(Duration::from_millis(100));
+        };
+        ensure!(status.success(), "go build {} in {} failed ({status}):\n{}", self.package, module.display(), tail(&log, 30));
+        fs::rename(&built, result)?;
+        progress(&format!("built {} in {} s", self.name, begin.elapsed().as_secs()));
+        Ok(())
+    }
+}
+
+/// Without its version linked in, a Kubernetes program calls itself 0.0.0, and clients look at the server's version.
+fn linker_flags(go_mod: &str) -> String {
+    let words: Vec<&str> = go_mod.split_whitespace().collect();
+    let version = words.windows(2).find(|pair| pair[0] == "k8s.io/kubernetes").map(|pair| pair[1]);
+    let version = version.map(|version| format!(" -X k8s.io/component-base/version.gitVersion={version}"));
+    format!("-s -w{}", version.unwrap_or_default())
+}
+
+/// The folder of a Go module that a module of `tools/` pins; downloaded if it is not there yet.
+pub(crate) fn go_module_folder(pinned_in: &str, path: &str) -> Result<PathBuf> {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", path])
+        .current_dir(repository().join("tools").join(pinned_in))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(go_is_missing)?;
+    let answer = String::from_utf8_lossy(&output.stdout);
+    let parsed: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+    let Some(folder) = parsed["Dir"].as_str() else {
+        bail!("go mod download {path}: {answer}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    Ok(folder.into())
+}
+
+fn go_is_missing(error: std::io::Error) -> anyhow::Error {
+    let context = if error.kind() == std::io::ErrorKind::NotFound {
+        "`go` is not in PATH; install Go 1.26 or newer, or point KUBEBUILDER_ASSETS at a folder with the control plane's programs"
+    } else {
+        "start go"
+    };
+    anyhow::Error::new(error).context(context)
+}
+
+fn cache_root() -> Result<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        Some(base) => PathBuf::from(base),
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+    };
+    Ok(base.join("ipam-in-cluster").join("testbed"))
+}
+
+/// A number that changes with a module's pinned versions. It only has to be stable, not secret.
+fn pins(module: &Path) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    for file in ["go.mod", "go.sum"] {
+        let path = module.join(file);
+        fs::read(&path).with_context(|| format!("read {}", path.display()))?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+/// Holds the lock file until the returned handle is dropped, or its process ends.
+fn lock(path: &Path, progress: Progress) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            progress(&format!("another process is building; waiting for {}", path.display()));
+            file.lock()?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_program_follows_the_pinned_versions() {
+        let module = tempfile::tempdir().unwrap();
+        fs::write(module.path().join("go.sum"), "").unwrap();
+        let pin = |version: &str| {
+            fs::write(module.path().join("go.mod"), format!("require example.org/etcd {version}")).unwrap();
+            pins(module.path()).unwrap()
+        };
+        let (first, second, again) = (pin("v1.0.0"), pin("v1.0.1"), pin("v1.0.0"));
+        assert_ne!(first, second);
+        assert_eq!(first, again);
+    }
+
+    #[test]
+    fn a_kubernetes_program_is_told_the_pinned_version() {
+        let flags = linker_flags("go 1.25.0\n\nrequire k8s.io/kubernetes v1.2.3\n");
+        assert_eq!(flags, "-s -w -X k8s.io/component-base/version.gitVersion=v1.2.3");
+        assert_eq!(linker_flags("go 1.26.0\n\nrequire go.etcd.io/etcd/server/v3 v3.6.16\n"), "-s -w");
+    }
+
+    #[test]
+    fn the_two_cluster_api_releases_differ_in_their_newest_version() {
+        for (pinned_in, newest) in [("cluster-api", "v1beta2"), ("cluster-api-v1beta1", "v1beta1")] {
+            let folder = go_module_folder(pinned_in, "sigs.k8s.io/cluster-api").unwrap();
+            let file = folder.join("config/crd/bases/ipam.cluster.x-k8s.io_ipaddressclaims.yaml");
+            let crd: serde_json::Value = serde_yaml_ng::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+            let versions = crd["spec"]["versions"].as_array().unwrap();
+            let stored: Vec<_> = versions.iter().filter(|version| version["storage"] == true).collect();
+            assert_eq!(stored.len(), 1);
+            assert_eq!(stored[0]["name"], newest);
+            assert_eq!(versions.iter().any(|version| version["name"] == "v1beta2"), newest == "v1beta2");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One etcd on loopback: start, restart on the same data, compaction.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::free_port;
+use crate::process::{Process, Program};
+use crate::workspace::Workspace;
+
+#[derive(Debug)]
+pub(crate) struct Etcd {
+    program: Program,
+    process: Process,
+    url: String,
+}
+
+impl Etcd {
+    pub(crate) fn start(binary: &Path, workspace: &Workspace) -> Result<Self> {
+        let url = format!("http://127.0.0.1:{}", free_port()?);
+        let peer_url = format!("http://127.0.0.1:{}", free_port()?);
+        let args = vec![
+            "--name=default".to_owned(),
+            format!("--data-dir={}", workspace.path("etcd").display()),
+            format!("--listen-client-urls={url}"),
+            format!("--advertise-client-urls={url}"),
+            format!("--listen-peer-urls={peer_url}"),
+            format!("--initial-advertise-peer-urls={peer_url}"),
+            format!("--initial-cluster=default={peer_url}"),
+            // The data is thrown away: nothing is gained by waiting for the disk.
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=warn".to_owned(),
+        ];
+        let program = Program { path: binary.to_owned(), args, log: workspace.path("etcd.log") };
+        let process = Process::start(&program)?;
+        let etcd = Self { program, process, url };
+        etcd.wait_until_healthy()?;
+        Ok(etcd)
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends etcd at once and starts it again on the same data and ports.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process = Process::start(&self.program)?;
+        self.wait_until_healthy()
+    }
+
+    /// Forgets every revision but the current one: older `resourceVersion`s are answered with 410 Gone from now on.
+    pub(crate) fn compact(&self) -> Result<()> {
+        let range = self.post("kv/range", &json!({"key": "AA=="}))?;
+        let revision = range["header"]["revision"].as_str().context("etcd's answer has no revision")?.to_owned();
+        self.post("kv/compaction", &json!({"revision": revision, "physical": true}))?;
+        Ok(())
+    }
+
+    fn wait_until_healthy(&self) -> Result<()> {
+        self.process.becomes(Duration::from_secs(30), || {
+            let health = ureq::get(format!("{}/health", self.url)).call()?.body_mut().read_to_string()?;
+            ensure!(health.contains("\"health\":\"true\""), "etcd says {health}");
+            Ok(())
+        })
+    }
+
+    fn post(&self, call: &str, body: &Value) -> Result<Value> {
+        let mut answer = ureq::post(format!("{}/v3/{call}", self.url))
+            .header("content-type", "application/json")
+            .send(body.to_string())
+            .with_context(|| format!("etcd: {call}"))?;
+        Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
+    }
+}

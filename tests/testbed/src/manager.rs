@@ -1,0 +1,183 @@
+//! A manager process beside a control plane: start, kill, restart, ask for health and metrics.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::control_plane::{ControlPlane, lock};
+use crate::free_port;
+use crate::process::{Process, Program, tail};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a manager is to be started.
+///
+/// The environment variable `IPAM_MANAGER`, a whole command line separated by spaces, replaces the given program:
+/// so any other manager can be run through the same tests.
+#[derive(Clone, Debug)]
+pub struct ManagerCommand {
+    program: PathBuf,
+    args: Vec<String>,
+    kubeconfig: Option<PathBuf>,
+    wait_until_ready: bool,
+}
+
+impl ManagerCommand {
+    /// A command for this program; integration tests pass `env!("CARGO_BIN_EXE_manager")`.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let given = env::var("IPAM_MANAGER").unwrap_or_default();
+        let mut words = given.split_whitespace().map(str::to_owned);
+        let (program, args) = match words.next() {
+            Some(other) => (other.into(), words.collect()),
+            None => (program.into(), vec!["run".to_owned()]),
+        };
+        Self { program, args, kubeconfig: None, wait_until_ready: true }
+    }
+
+    /// Adds a flag, after the ones every manager here gets.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Uses this kubeconfig file instead of the one of the installed `ServiceAccount`.
+    #[must_use]
+    pub fn kubeconfig(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kubeconfig = Some(path.into());
+        self
+    }
+
+    /// Lets [`ManagerCommand::start`] return without waiting for `/readyz`.
+    #[must_use]
+    pub fn without_waiting(mut self) -> Self {
+        self.wait_until_ready = false;
+        self
+    }
+
+    /// Starts the manager against a control plane, on free ports, without webhooks and with plain metrics.
+    pub fn start(&self, control_plane: &ControlPlane) -> Result<Manager> {
+        let kubeconfig = match &self.kubeconfig {
+            Some(path) => path.clone(),
+            None => control_plane.install_manager_identity()?,
+        };
+        let (health, diagnostics) = (free_port()?, free_port()?);
+        let mut args = self.args.clone();
+        // Flags given by the test come last, so that they win; a subcommand has to stay first.
+        let own = args.iter().position(|arg| arg.starts_with('-')).unwrap_or(args.len());
+        args.splice(
+            own..own,
+            [
+                format!("--kubeconfig={}", kubeconfig.display()),
+                format!("--health-probe-bind-address=127.0.0.1:{health}"),
+                format!("--diagnostics-address=127.0.0.1:{diagnostics}"),
+                "--insecure-diagnostics".to_owned(),
+                "--webhook-port=0".to_owned(),
+            ],
+        );
+        let log = control_plane.workspace.path(&format!("manager-{health}.log"));
+        let program = Program { path: self.program.clone(), args, log };
+        let process = Mutex::new(Process::start(&program)?);
+        let manager = Manager { process, program, health, diagnostics };
+        if self.wait_until_ready {
+            manager.wait_until_ready()?;
+        }
+        Ok(manager)
+    }
+}
+
+/// A manager process. Dropping it ends the process with SIGKILL.
+#[derive(Debug)]
+pub struct Manager {
+    process: Mutex<Process>,
+    program: Program,
+    health: u16,
+    diagnostics: u16,
+}
+
+impl Manager {
+    /// Waits until `/readyz` answers 200; fails at once, with the log's end, if the manager ends.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        lock(&self.process).becomes(READY_WITHIN, || {
+            let (status, body) = self.health("/readyz?verbose")?;
+            ensure!(status == 200, "/readyz answers {status}: {body}");
+            Ok(())
+        })
+    }
+
+    /// Ends the process at once (SIGKILL).
+    pub fn kill(&self) {
+        lock(&self.process).kill();
+    }
+
+    /// Asks the process to end (SIGTERM) and returns its exit code, or fails after `deadline`.
+    pub fn terminate(&self, deadline: Duration) -> Result<i32> {
+        lock(&self.process).terminate(deadline)
+    }
+
+    /// Waits until the process ends by itself and returns its exit code.
+    pub fn exit_code(&self, deadline: Duration) -> Result<i32> {
+        let status = lock(&self.process).wait(deadline).with_context(|| format!("the manager still runs after {deadline:?}"))?;
+        status.code().context("the manager was ended by a signal")
+    }
+
+    /// Kills the process if it runs and starts it again with the same flags and ports; does not wait until it is ready.
+    pub fn restart(&self) -> Result<()> {
+        let mut process = lock(&self.process);
+        process.kill();
+        *process = Process::start(&self.program)?;
+        Ok(())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        lock(&self.process).pid()
+    }
+
+    /// Status and body of a path of the health listener, for example `/readyz?verbose`.
+    pub fn health(&self, path: &str) -> Result<(u16, String)> {
+        get(self.health, path)
+    }
+
+    /// Status and body of a path of the diagnostics listener.
+    pub fn diagnostics(&self, path: &str) -> Result<(u16, String)> {
+        get(self.diagnostics, path)
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn metrics(&self) -> Result<String> {
+        match self.diagnostics("/metrics")? {
+            (200, body) => Ok(body),
+            (status, body) => bail!("/metrics answers {status}: {body}"),
+        }
+    }
+
+    /// Everything the manager has logged, through all restarts.
+    pub fn log(&self) -> String {
+        tail(&self.program.log, usize::MAX)
+    }
+
+    /// The last lines of the log, for the report of a failed test.
+    pub fn log_tail(&self, lines: usize) -> String {
+        tail(&self.program.log, lines)
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the process has ended")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("read VmRSS:{line}"))?;
+        Ok(kib * 1024)
+    }
+}
+
+fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(10))).build().into();
+    let mut answer = agent.get(format!("http://127.0.0.1:{port}{path}")).call()?;
+    let body = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
+    Ok((answer.status().as_u16(), body))
+}
