@@ -1,1 +1,4 @@
 //! The capabilities.
+
+pub mod config;
+pub mod kit;

@@ -1,0 +1,108 @@
+//! The settings of a manager as plain values; `main` fills them from the command line.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::kit::{listen::ListenAddress, shutdown::Shutdown};
+
+/// Everything [`crate::run`] has to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The version of this build, without a leading `v`.
+    pub version: &'static str,
+    /// The kubeconfig file; `None` means the service account of the pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Requests per second this process allows itself; 0 means no limit.
+    pub kube_api_qps: f64,
+    /// How many requests may be made at once above [`Config::kube_api_qps`].
+    pub kube_api_burst: u32,
+    /// Only claims, namespaced pools and Clusters of this namespace are served; `None` means all.
+    pub namespace: Option<String>,
+    /// Only objects whose label `cluster.x-k8s.io/watch-filter` has this value are served.
+    pub watch_filter: Option<String>,
+    /// How to become the one active manager; `None` means every manager is active.
+    pub leader_election: Option<LeaderElection>,
+    /// Where `/healthz` and `/readyz` are served; `None` means nowhere.
+    pub health: Option<ListenAddress>,
+    /// Where metrics and debugging are served; `None` means nowhere.
+    pub diagnostics: Option<Diagnostics>,
+    /// Upper end of the write window, at least 1.
+    pub max_inflight_writes: usize,
+    /// Whether a claim waits for finalizers of others before its address is released.
+    pub honor_foreign_finalizers: bool,
+    /// Which deleting addresses without a claim are let go.
+    pub release_orphans: ReleaseOrphans,
+    /// Whether the events `AddressAllocated` and `AddressReleased` are written.
+    pub allocation_events: bool,
+    /// Changes the log level of the running process.
+    pub log_level: LogLevel,
+    /// Asked when the process is to stop.
+    pub shutdown: Shutdown,
+}
+
+/// How the active manager is elected.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LeaderElection {
+    /// Namespace of the lease; `None` means the pod's own.
+    pub namespace: Option<String>,
+    /// Name of the lease.
+    pub name: String,
+    /// How long a lease holds that is not renewed.
+    pub lease_duration: Duration,
+    /// How long the leader tries to renew before it gives up.
+    pub renew_deadline: Duration,
+    /// Pause between two tries.
+    pub retry_period: Duration,
+}
+
+/// Where and how metrics and debugging are served.
+#[derive(Clone, Debug)]
+pub struct Diagnostics {
+    /// The address to listen on.
+    pub address: ListenAddress,
+    /// Plain HTTP, `/metrics` only, no authentication.
+    pub insecure: bool,
+    /// What callers may negotiate, unless [`Diagnostics::insecure`].
+    pub tls: TlsSettings,
+}
+
+/// What a TLS listener of ours offers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TlsSettings {
+    /// Whether TLS 1.2 is refused.
+    pub only_tls13: bool,
+    /// The TLS 1.2 suites to offer; empty means all. Those of TLS 1.3 are always offered.
+    pub suites: Vec<rustls::CipherSuite>,
+}
+
+/// Which deleting addresses whose claim is gone lose our finalizer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReleaseOrphans {
+    /// Those of namespaced pools.
+    Namespaced,
+    /// All.
+    All,
+    /// None.
+    Nothing,
+}
+
+/// A handle that changes the log level of the running process.
+#[derive(Clone)]
+pub struct LogLevel(Arc<dyn Fn(u8) -> Result<(), String> + Send + Sync>);
+
+impl LogLevel {
+    /// A handle that calls `set` with a level as `--v` has it (0 warn, 2 info, 4 debug, 6 trace).
+    pub fn new(set: impl Fn(u8) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(set))
+    }
+
+    /// Sets the level, or says why that failed.
+    pub fn set(&self, level: u8) -> Result<(), String> {
+        (self.0)(level)
+    }
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogLevel")
+    }
+}

@@ -1,0 +1,246 @@
+//! Leadership as a claim with an expiry: the campaign keeps it alive, each write asks it first.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::shutdown::Shutdown;
+
+/// A write begun this short before the expiry might still be on its way after it.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Two candidates may both patch an expired lease: the later patch stands. After this long the
+/// other one's patch has arrived, so reading the lease back tells who won.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// Whether this process may write. Cheap to clone; all clones say the same.
+#[derive(Clone, Debug)]
+pub struct Leadership {
+    claim: Arc<watch::Sender<Claim>>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Claim {
+    /// There is no election.
+    Always,
+    /// Not won yet.
+    NotYet,
+    /// Won, and good until then on the monotonic clock.
+    Until(Instant),
+    /// Won once, and no more. Final.
+    Lost,
+}
+
+impl Leadership {
+    /// Without an election: this process always leads.
+    pub fn always() -> Self {
+        Self::with(Claim::Always)
+    }
+
+    /// With an election that [`campaign`] has yet to win.
+    pub fn elected() -> Self {
+        Self::with(Claim::NotYet)
+    }
+
+    fn with(claim: Claim) -> Self {
+        Self { claim: Arc::new(watch::Sender::new(claim)) }
+    }
+
+    /// Whether a write that starts now ends before anybody else can lead.
+    pub fn may_write(&self) -> bool {
+        match *self.claim.borrow() {
+            Claim::Always => true,
+            Claim::Until(expiry) => Instant::now() + MARGIN < expiry,
+            Claim::NotYet | Claim::Lost => false,
+        }
+    }
+
+    /// Whether this process leads.
+    pub fn is_leader(&self) -> bool {
+        match *self.claim.borrow() {
+            Claim::Always => true,
+            Claim::Until(expiry) => Instant::now() < expiry,
+            Claim::NotYet | Claim::Lost => false,
+        }
+    }
+
+    /// Returns when this process leads; never if it led before and lost.
+    pub async fn acquired(&self) {
+        let leads = |claim: &Claim| matches!(claim, Claim::Always | Claim::Until(_));
+        // The sender lives in `self`, so the channel cannot be closed while we wait.
+        let _ = self.claim.subscribe().wait_for(leads).await;
+    }
+
+    /// Returns when this process led and does so no more, be it given up, taken or run out.
+    pub async fn lost(&self) {
+        let mut seen = self.claim.subscribe();
+        loop {
+            let claim = *seen.borrow_and_update();
+            let changed = match claim {
+                Claim::Lost => return,
+                Claim::Always | Claim::NotYet => seen.changed().await,
+                Claim::Until(expiry) => {
+                    if let Ok(changed) = tokio::time::timeout_at(expiry, seen.changed()).await {
+                        changed
+                    } else {
+                        return;
+                    }
+                }
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn hold_until(&self, expiry: Instant) {
+        self.claim.send_replace(Claim::Until(expiry));
+    }
+
+    fn lose(&self) {
+        self.claim.send_replace(Claim::Lost);
+    }
+}
+
+/// The lease to campaign for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Candidacy {
+    /// Namespace of the lease.
+    pub namespace: String,
+    /// Name of the lease.
+    pub name: String,
+    /// Who we are: `<hostname>_<uuid>`.
+    pub identity: String,
+    /// How long the lease holds after each renewal.
+    pub lease_duration: Duration,
+    /// How long to go on trying to renew.
+    pub renew_deadline: Duration,
+    /// Pause between tries.
+    pub retry_period: Duration,
+}
+
+/// A name for this process that no other has: `<hostname>_<uuid>`.
+pub fn identity() -> String {
+    format!("{}_{}", hostname(), uuid::Uuid::new_v4())
+}
+
+/// The host's name, in a pod the pod's.
+pub(crate) fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// How a campaign ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CampaignEnd {
+    /// The process is stopping; the lease, if held, was given up.
+    GivenUp,
+    /// The lease was held and is lost. Nothing may be written any more.
+    Lost,
+}
+
+/// Takes the lease when it is free and renews it until it is lost or `stop` is requested: that is
+/// when the last write was answered, later than the request to stop working.
+///
+/// 1. Try to take or renew, for at most the rest of the renew deadline.
+/// 2. After a win read the lease back once; only if it names us, we lead.
+/// 3. The claim is good for the lease duration, counted from *before* the request.
+/// 4. Somebody else holds what we held, or no renewal within the deadline: lost, for good.
+pub async fn campaign(client: Client, candidacy: Candidacy, leadership: Leadership, stop: Shutdown) -> CampaignEnd {
+    let params = LeaseLockParams {
+        lease_name: candidacy.name.clone(),
+        holder_id: candidacy.identity.clone(),
+        lease_ttl: candidacy.lease_duration,
+    };
+    let lock = LeaseLock::new(client.clone(), &candidacy.namespace, params);
+    let leases: Api<Lease> = Api::namespaced(client, &candidacy.namespace);
+    let mut renewed: Option<Instant> = None;
+    loop {
+        let started = Instant::now();
+        let deadline = renewed.unwrap_or(started) + candidacy.renew_deadline;
+        // Half of the deadline, so that one lost answer leaves room for another try.
+        let patience = deadline.min(started + candidacy.renew_deadline / 2);
+        let turn = async {
+            match lock.try_acquire_or_renew().await {
+                Ok(LeaseLockResult::Acquired(lease)) if !is_held_by(&lease, &candidacy) => Turn::Theirs,
+                Ok(LeaseLockResult::Acquired(_)) if renewed.is_some() => Turn::Ours,
+                Ok(LeaseLockResult::Acquired(_)) => {
+                    sleep(SETTLE).await;
+                    match leases.get(&candidacy.name).await {
+                        Ok(lease) if is_held_by(&lease, &candidacy) => Turn::Ours,
+                        Ok(_) => Turn::Theirs,
+                        Err(error) => Turn::Failed(error.to_string()),
+                    }
+                }
+                Ok(LeaseLockResult::NotAcquired(_)) => Turn::Theirs,
+                Err(error) => Turn::Failed(error.to_string()),
+            }
+        };
+        let turn = tokio::select! {
+            turn = turn => turn,
+            () = sleep_until(patience) => Turn::Failed("no answer in time".to_owned()),
+            () = stop.requested() => return give_up(&lock, &candidacy, &leadership, renewed).await,
+        };
+        match turn {
+            Turn::Ours => {
+                if renewed.replace(started).is_none() {
+                    tracing::info!(lease = %candidacy.name, namespace = %candidacy.namespace, identity = %candidacy.identity, "leading");
+                }
+                leadership.hold_until(started + candidacy.lease_duration);
+            }
+            Turn::Theirs if renewed.is_some() => {
+                leadership.lose();
+                tracing::error!(lease = %candidacy.name, "the lease was taken by another manager");
+                return CampaignEnd::Lost;
+            }
+            Turn::Theirs => tracing::debug!(lease = %candidacy.name, "another manager leads"),
+            Turn::Failed(error) => {
+                tracing::warn!(lease = %candidacy.name, namespace = %candidacy.namespace, %error, "cannot take or renew the lease");
+                if renewed.is_some() && Instant::now() + candidacy.retry_period >= deadline {
+                    leadership.lose();
+                    tracing::error!(lease = %candidacy.name, "the lease was not renewed in time");
+                    return CampaignEnd::Lost;
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(candidacy.retry_period) => {}
+            () = stop.requested() => return give_up(&lock, &candidacy, &leadership, renewed).await,
+        }
+    }
+}
+
+/// What one try brought.
+enum Turn {
+    Ours,
+    Theirs,
+    Failed(String),
+}
+
+fn is_held_by(lease: &Lease, candidacy: &Candidacy) -> bool {
+    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+    holder == Some(candidacy.identity.as_str())
+}
+
+/// Stops writing, then lets the next manager in at once instead of after the lease duration.
+async fn give_up(lock: &LeaseLock, candidacy: &Candidacy, leadership: &Leadership, renewed: Option<Instant>) -> CampaignEnd {
+    if renewed.is_some() {
+        leadership.lose();
+        match timeout(MARGIN, lock.step_down()).await {
+            Ok(Ok(())) => tracing::info!(lease = %candidacy.name, "gave the lease up"),
+            Ok(Err(error)) => {
+                tracing::warn!(lease = %candidacy.name, %error, "cannot give the lease up");
+            }
+            Err(_) => tracing::warn!(lease = %candidacy.name, "no answer to giving the lease up"),
+        }
+    }
+    CampaignEnd::GivenUp
+}

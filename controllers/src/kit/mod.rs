@@ -1,0 +1,13 @@
+//! What all capabilities share: everything about running that has nothing to do with addresses.
+
+mod bucket;
+pub mod client;
+pub mod discovery;
+pub mod events;
+pub mod health;
+pub mod leader;
+pub mod listen;
+pub mod metrics;
+mod process;
+pub mod shutdown;
+pub mod writes;

@@ -1,0 +1,88 @@
+//! The requests that capabilities send: created here, so that all carry our field manager.
+
+use kube::{
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    core::{ApiResource, Request, Resource as _, request::Error},
+};
+use serde::Serialize;
+
+use super::FIELD_MANAGER;
+
+/// A request that is ready to be sent.
+pub type WriteRequest = http::Request<Vec<u8>>;
+
+/// Which part of an object a patch is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// All but the status.
+    Main,
+    /// The status alone.
+    Status,
+}
+
+/// Creates `object`.
+pub fn create(resource: &ApiResource, namespace: Option<&str>, object: &impl Serialize) -> Result<WriteRequest, Error> {
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let body = serde_json::to_vec(object).map_err(Error::SerializeBody)?;
+    at(resource, namespace).create(&params, body)
+}
+
+/// Changes single fields, each guarded by the `test` operations of the patch.
+pub fn json_patch(
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    part: Part,
+    patch: json_patch::Patch,
+) -> Result<WriteRequest, Error> {
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    send_patch(resource, namespace, name, part, &params, &Patch::Json::<()>(patch))
+}
+
+/// Merges `patch`; guarded by the `metadata.resourceVersion` in it.
+pub fn merge_patch(
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    part: Part,
+    patch: &impl Serialize,
+) -> Result<WriteRequest, Error> {
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    send_patch(resource, namespace, name, part, &params, &Patch::Merge(patch))
+}
+
+/// Applies the status fields that are ours and takes them over from whoever else set them.
+pub fn apply_status(
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    object: &impl Serialize,
+) -> Result<WriteRequest, Error> {
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    send_patch(resource, namespace, name, Part::Status, &params, &Patch::Apply(object))
+}
+
+/// Deletes the object of that name only if it still is the one with that UID.
+pub fn delete(resource: &ApiResource, namespace: Option<&str>, name: &str, uid: &str) -> Result<WriteRequest, Error> {
+    let params = DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    at(resource, namespace).delete(name, &params)
+}
+
+fn at(resource: &ApiResource, namespace: Option<&str>) -> Request {
+    Request::new(DynamicObject::url_path(resource, namespace))
+}
+
+fn send_patch<P: Serialize>(
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    part: Part,
+    params: &PatchParams,
+    patch: &Patch<P>,
+) -> Result<WriteRequest, Error> {
+    let place = at(resource, namespace);
+    match part {
+        Part::Main => place.patch(name, params, patch),
+        Part::Status => place.patch_subresource("status", name, params, patch),
+    }
+}
