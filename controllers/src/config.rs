@@ -70,8 +70,8 @@ pub struct Diagnostics {
 pub struct TlsSettings {
     /// Whether TLS 1.2 is refused.
     pub only_tls13: bool,
-    /// The TLS 1.2 suites to offer; empty means all. Those of TLS 1.3 are always offered.
-    pub suites: Vec<rustls::CipherSuite>,
+    /// The TLS 1.2 suites to offer; `None` means all. Those of TLS 1.3 are always offered.
+    pub tls12_suites: Option<Vec<rustls::CipherSuite>>,
 }
 
 /// Which deleting addresses whose claim is gone lose our finalizer.

@@ -2,7 +2,9 @@
 
 mod bucket;
 pub mod client;
+pub mod diagnostics;
 pub mod discovery;
+pub mod duration;
 pub mod events;
 pub mod health;
 pub mod leader;
