@@ -33,13 +33,17 @@ pub enum ParseError {
     NotCidr,
     /// A CIDR whose address is not the first of its network.
     HostBits {
-        /// The CIDR without them.
-        network: Span,
+        /// The first address of the network.
+        network: IpAddr,
+        /// Its length.
+        length: u8,
     },
     /// An address that is not the base of a block of the pool's length.
     NotBase {
-        /// The block around the address.
-        block: Span,
+        /// The base of the block around the address.
+        base: IpAddr,
+        /// The pool's length.
+        length: u8,
     },
 }
 
@@ -60,10 +64,10 @@ impl fmt::Display for ParseError {
                 write!(f, "the prefix length must be a number from 0 to {most} without sign or leading zeros")
             }
             Self::NotCidr => f.write_str("write a CIDR, such as fd00::/48"),
-            Self::HostBits { network } => {
-                write!(f, "host bits are set, write {network}/{}", network.length())
+            Self::HostBits { network, length } => {
+                write!(f, "host bits are set, write {network}/{length}")
             }
-            Self::NotBase { block } => write!(f, "not the first address of a block of length {}, write {block}", block.length()),
+            Self::NotBase { base, length } => write!(f, "not the first address of a block of length {length}, write {base}"),
         }
     }
 }
@@ -118,7 +122,7 @@ pub fn parse_prefix(text: &str) -> Result<Span, ParseError> {
     }
     let (ip, len) = cidr(text)?;
     let network = Span::around(Family::of(ip), bits_of(ip), len);
-    if network.ip() == ip { Ok(network) } else { Err(ParseError::HostBits { network }) }
+    if network.ip() == ip { Ok(network) } else { Err(ParseError::HostBits { network: network.ip(), length: len }) }
 }
 
 /// Reads a single IP, such as a gateway. An IPv6 zone is allowed and ignored.

@@ -149,12 +149,12 @@ impl Failures {
         self.0.push(SpecError { field, value: value.to_string(), problem });
     }
 
-    fn entries(&mut self, field: &'static str, texts: &[String], problem: fn(ParseError) -> Problem) -> Vec<AddrRange> {
+    fn addresses(&mut self, field: &'static str, texts: &[String]) -> Vec<AddrRange> {
         let mut ranges = Vec::with_capacity(texts.len());
         for text in texts {
             match parse_entry(text) {
                 Ok(entry) => ranges.push(entry.range),
-                Err(error) => self.add(field, text, problem(error)),
+                Err(error) => self.add(field, text, Problem::BadAddress(error)),
             }
         }
         ranges
@@ -194,7 +194,7 @@ impl IpPoolSpec<'_> {
         if self.prefix < 0 {
             failures.add(PREFIX, self.prefix, Problem::NegativePrefix);
         }
-        let listed = failures.entries(ADDRESSES, self.addresses, Problem::BadAddress);
+        let listed = failures.addresses(ADDRESSES, self.addresses);
         let family = failures.family(ADDRESSES, self.addresses, &listed);
         let gateway = failures.gateway(self.gateway);
         if let (Some(family), Some(gateway)) = (family, gateway)
@@ -202,7 +202,7 @@ impl IpPoolSpec<'_> {
         {
             failures.add(GATEWAY, self.gateway, Problem::MixedGateway);
         }
-        let excluded = failures.entries(EXCLUDED_ADDRESSES, self.excluded, Problem::BadAddress);
+        let excluded = failures.addresses(EXCLUDED_ADDRESSES, self.excluded);
         let excluded_family = failures.family(EXCLUDED_ADDRESSES, self.excluded, &excluded);
         if let (Some(family), Some(other)) = (family, excluded_family)
             && other != family
@@ -246,12 +246,9 @@ impl PrefixPoolSpec<'_> {
             failures.add(PREFIXES, "", Problem::NoPrefixes);
             return Err(failures.0);
         }
-        let length = match u8::try_from(self.length) {
-            Ok(length @ 1..=128) => length,
-            _ => {
-                failures.add(LENGTH, self.length, Problem::LengthOutOfRange);
-                return Err(failures.0);
-            }
+        let Ok(length @ 1..=128) = u8::try_from(self.length) else {
+            failures.add(LENGTH, self.length, Problem::LengthOutOfRange);
+            return Err(failures.0);
         };
         let mut listed = Vec::with_capacity(self.prefixes.len());
         for text in self.prefixes {
@@ -263,9 +260,13 @@ impl PrefixPoolSpec<'_> {
         if failures.gateway(self.gateway).is_some_and(|ip| ip.is_ipv4()) {
             failures.add(GATEWAY, self.gateway, Problem::Ipv4Gateway);
         }
-        let excluded = failures.entries(EXCLUDED_PREFIXES, self.excluded, Problem::BadExclusion);
-        for range in excluded.iter().filter(|range| range.family() == Family::V4) {
-            failures.add(EXCLUDED_PREFIXES, range, Problem::Ipv4Exclusion);
+        let mut excluded = Vec::with_capacity(self.excluded.len());
+        for text in self.excluded {
+            match parse_entry(text) {
+                Ok(entry) if entry.range.family() == Family::V6 => excluded.push(entry.range),
+                Ok(_) => failures.add(EXCLUDED_PREFIXES, text, Problem::Ipv4Exclusion),
+                Err(error) => failures.add(EXCLUDED_PREFIXES, text, Problem::BadExclusion(error)),
+            }
         }
         if failures.0.is_empty() { Ok(Pool::of_prefixes(length, &listed, &excluded)) } else { Err(failures.0) }
     }
@@ -274,7 +275,9 @@ impl PrefixPoolSpec<'_> {
 fn prefix_of(text: &str, length: u8) -> Result<Span, Problem> {
     let span = match parse_prefix(text) {
         Ok(span) => span,
-        Err(ParseError::HostBits { network }) if network.family() == Family::V4 => network,
+        Err(ParseError::HostBits { network, .. }) if network.is_ipv4() => {
+            return Err(Problem::Ipv4Prefix);
+        }
         Err(error @ ParseError::HostBits { .. }) => return Err(Problem::HostBits(error)),
         Err(error) => return Err(Problem::BadCidr(error)),
     };
@@ -290,4 +293,134 @@ fn prefix_of(text: &str, length: u8) -> Result<Span, Problem> {
 /// The failure that is told where only one can be.
 pub(crate) fn first_of(errors: Vec<SpecError>) -> SpecError {
     errors.into_iter().next().unwrap_or(SpecError { field: ADDRESSES, value: String::new(), problem: Problem::NoAddresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(entries: &[&str]) -> Vec<String> {
+        entries.iter().map(|&entry| entry.to_owned()).collect()
+    }
+
+    fn ip(addresses: &[&str], prefix: i64, gateway: &str, excluded: &[&str]) -> Vec<String> {
+        let (addresses, excluded) = (texts(addresses), texts(excluded));
+        let spec = IpPoolSpec { addresses: &addresses, prefix, gateway, excluded: &excluded, allocate_reserved: false };
+        let errors = match spec.parse() {
+            Ok(pool) => spec.outside_subnet(&pool),
+            Err(errors) => errors,
+        };
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn prefix(prefixes: &[&str], length: i64, gateway: &str, excluded: &[&str]) -> Vec<String> {
+        let (prefixes, excluded) = (texts(prefixes), texts(excluded));
+        let errors = PrefixPoolSpec { prefixes: &prefixes, length, gateway, excluded: &excluded }.parse().err();
+        errors.iter().flatten().map(ToString::to_string).collect()
+    }
+
+    /// Every expected text is contained in the failure of the same place.
+    #[track_caller]
+    fn failures(found: &[String], expected: &[(&str, &str)]) {
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, (start, message)) in found.iter().zip(expected) {
+            assert!(found.starts_with(start) && found.contains(message), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_good_ip_pool_has_no_failures() {
+        for (addresses, prefix, gateway, excluded) in [
+            (&["10.0.0.10", "10.0.0.11"][..], 24, "10.0.0.1", &[][..]),
+            (&["10.0.0.10"], 24, "", &["192.168.0.0/16"]),
+            (&["fe80::10", "fe80::20-fe80::30", "fe80::/120"], 64, "fe80::1%eth0", &["fe80::11"]),
+            (&["10.0.0.10", "10.0.0.10", "10.0.0.0/8"], 0, "192.168.0.1", &[]),
+        ] {
+            assert_eq!(ip(addresses, prefix, gateway, excluded), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_of_an_ip_pool_is_reported_at_once() {
+        failures(
+            &ip(&[], -1, "invalid", &["10.0.0.1", "fd00::1", "x"]),
+            &[
+                ("spec.addresses: Invalid value: \"\": ", "addresses is required"),
+                ("spec.prefix: Invalid value: -1: ", "a valid prefix is required"),
+                ("spec.gateway: Invalid value: \"invalid\": ", "ParseAddr(\"invalid\"): unable to parse IP"),
+                ("spec.excludedAddresses: Invalid value: \"x\": ", "provided address is not a valid IP, range, nor CIDR"),
+                ("spec.excludedAddresses", "provided addresses are of mixed IP families"),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_ip_pool_has_one_family_and_one_subnet() {
+        // W5
+        let mixed = "provided addresses are of mixed IP families";
+        failures(&ip(&["10.0.0.1", "fd00::1"], 24, "10.0.0.1", &[]), &[("spec.addresses", mixed)]);
+        failures(
+            &ip(&["10.0.0.1"], 24, "fd00::1", &["fd00::2"]),
+            &[
+                ("spec.gateway", "provided gateway and addresses are of mixed IP families"),
+                ("spec.excludedAddresses", "addresses and excluded addresses are of mixed IP families"),
+            ],
+        );
+        failures(&ip(&["10.0.0.1"], 9999, "", &[]), &[("spec.prefix: Invalid value: 9999", "provided prefix is not valid")]);
+        failures(&ip(&["10.0.0.1"], 33, "", &[]), &[("spec.prefix", "provided prefix is not valid")]);
+        let other = "provided address belongs to a different subnet than others";
+        for outside in ["10.0.1.1", "10.0.0.250-10.0.1.1", "10.0.1.0-10.0.1.5", "10.0.1.0/24", "10.0.0.0/23"] {
+            failures(&ip(&["10.0.0.0", outside], 24, "", &[]), &[("spec.addresses", other)]);
+        }
+        for garbage in ["garbage", "10.0.0.9-10.0.0.1", "10.0.0.0/33"] {
+            failures(
+                &ip(&["10.0.0.1", garbage], 24, "", &[]),
+                &[("spec.addresses", "provided address is not a valid IP, range, nor CIDR")],
+            );
+        }
+    }
+
+    #[test]
+    fn a_good_prefix_pool_has_no_failures() {
+        for length in [56, 64, 96, 128] {
+            assert_eq!(prefix(&["fd00::/48", "fd01::/48"], length, "fd00::1", &["fd00::5", "fd02::/16"]), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_prefix_pool_without_prefixes_or_length_reports_that_alone() {
+        // P28
+        failures(&prefix(&[], 0, "x", &["x"]), &[("spec.prefixes", "prefixes is required")]);
+        for length in [0, -1, 129] {
+            failures(
+                &prefix(&["x"], length, "x", &[]),
+                &[("spec.allocationPrefixLength", "allocationPrefixLength must be between 1 and 128")],
+            );
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_of_a_prefix_pool_is_reported_at_once() {
+        // P28, W7
+        failures(
+            &prefix(
+                &["fd00::1", "fd00::/129", "10.0.0.0/24", "10.0.0.1/24", "fd00::1/48", "fd00::/65"],
+                64,
+                "10.0.0.1",
+                &["y", "10.0.0.0/24"],
+            ),
+            &[
+                ("spec.prefixes", "provided entry is not a valid IPv6 CIDR"),
+                ("spec.prefixes", "provided entry is not a valid IPv6 CIDR"),
+                ("spec.prefixes", "only IPv6 prefixes are supported"),
+                ("spec.prefixes", "only IPv6 prefixes are supported"),
+                ("spec.prefixes", "CIDR must be network-aligned"),
+                ("spec.prefixes", "CIDR prefix length must be <= allocationPrefixLength (64)"),
+                ("spec.gateway", "provided gateway must be IPv6"),
+                ("spec.excludedPrefixes", "provided entry is not a valid IP, range, nor CIDR"),
+                ("spec.excludedPrefixes: Invalid value: \"10.0.0.0/24\"", "only IPv6 excluded prefixes are supported"),
+            ],
+        );
+        failures(&prefix(&["fd00::/48"], 64, "nope", &[]), &[("spec.gateway", "ParseAddr(\"nope\"): unable to parse IP")]);
+    }
 }
