@@ -18,7 +18,8 @@ pub(crate) fn of<T: JsonSchema>() -> JSONSchemaProps {
     serde_json::from_value(schema.to_value()).expect("a derived schema is an OpenAPI schema")
 }
 
-/// Removes what only says how the Rust struct is built: `null` for an `Option`, and defaults that are zero values.
+/// Removes what only says how the Rust struct is written: `null` for an `Option`, defaults that are zero values, and the
+/// line breaks of comments.
 fn without_rust(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");
@@ -29,6 +30,9 @@ fn without_rust(schema: &mut Schema) {
     }
     if schema.get("default").is_some_and(|default| [json!([]), json!(0)].contains(default)) {
         schema.remove("default");
+    }
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        *description = description.replace('\n', " ");
     }
     transform_subschemas(&mut without_rust, schema);
 }

@@ -15,20 +15,21 @@ use crate::schema;
 pub const VERSION: &str = "v1alpha2";
 
 /// An `InClusterIPPool` or a `GlobalInClusterIPPool`.
+///
+/// ```
+/// let pool: api::v1alpha2::IpPool = serde_json::from_value(serde_json::json!({
+///     "metadata": {"name": "blue"},
+///     "spec": {"addresses": ["10.0.0.10-10.0.0.20"], "prefix": 24, "gateway": "10.0.0.1"},
+/// })).unwrap();
+/// assert_eq!(pool.spec.prefix, 24);
+/// assert!(!pool.spec.allocate_reserved_ip_addresses);
+/// ```
 pub type IpPool = Pool<IpPoolSpec>;
 
 /// An `InClusterPrefixPool` or a `GlobalInClusterPrefixPool`.
 pub type PrefixPool = Pool<PrefixPoolSpec>;
 
 /// The addresses a pool gives out, and how.
-///
-/// ```
-/// let spec: api::v1alpha2::IpPoolSpec = serde_json::from_value(serde_json::json!({
-///     "addresses": ["10.0.0.10-10.0.0.20"], "prefix": 24, "gateway": "10.0.0.1",
-/// })).unwrap();
-/// assert_eq!(spec.prefix, 24);
-/// assert!(!spec.allocate_reserved_ip_addresses);
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IpPoolSpec {

@@ -1,0 +1,382 @@
+//! The definitions and roles in `config/`: that they are the ones the code prints, and that they keep the facts which
+//! existing objects, manifests and tools rely on.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+#[path = "../src/manifests.rs"]
+mod manifests;
+
+const IP_POOLS: [&str; 2] = ["inclusterippools", "globalinclusterippools"];
+const PREFIX_POOLS: [&str; 2] = ["inclusterprefixpools", "globalinclusterprefixpools"];
+
+fn config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+/// Every file below `dir`, by its path there.
+fn tree(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+        let path = entry.unwrap().path();
+        let name = PathBuf::from(path.file_name().unwrap());
+        if path.is_dir() {
+            files.extend(tree(&path).into_iter().map(|(below, text)| (name.join(below), text)));
+        } else {
+            files.insert(name, std::fs::read_to_string(&path).unwrap());
+        }
+    }
+    files
+}
+
+fn printed() -> Vec<Value> {
+    use serde::Deserialize;
+    let mut stream = Vec::new();
+    manifests::print(&mut stream).unwrap();
+    serde_yaml_ng::Deserializer::from_slice(&stream).map(|document| Value::deserialize(document).unwrap()).collect()
+}
+
+fn object(kind: &str, name: &str) -> Value {
+    let found = printed().into_iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name} is printed"))
+}
+
+fn crd(plural: &str) -> Value {
+    object("CustomResourceDefinition", &format!("{plural}.ipam.cluster.x-k8s.io"))
+}
+
+fn version(plural: &str, name: &str) -> Value {
+    let crd = crd(plural);
+    let versions = crd["spec"]["versions"].as_array().unwrap();
+    versions.iter().find(|version| version["name"] == name).unwrap().clone()
+}
+
+#[test]
+fn the_committed_files_are_the_printed_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    manifests::write(dir.path()).unwrap();
+
+    let (printed, mut drifted) = (tree(dir.path()), BTreeSet::new());
+    for folder in ["crd/bases", "rbac"] {
+        let committed = tree(&config().join(folder));
+        let printed: BTreeMap<_, _> =
+            printed.iter().filter_map(|(path, text)| Some((path.strip_prefix(folder).ok()?.to_owned(), text.clone()))).collect();
+        let paths: BTreeSet<_> =
+            committed.keys().chain(printed.keys()).filter(|path| !path.ends_with("kustomization.yaml")).collect();
+        drifted.extend(
+            paths.into_iter().filter(|path| committed.get(*path) != printed.get(*path)).map(|path| Path::new(folder).join(path)),
+        );
+    }
+    assert!(drifted.is_empty(), "run `make manifests` and commit what changes below config/: {drifted:?}");
+}
+
+#[test]
+fn one_stream_holds_what_the_files_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    manifests::write(dir.path()).unwrap();
+    let files: Vec<Value> = tree(dir.path()).values().map(|text| serde_yaml_ng::from_str(text).unwrap()).collect();
+    assert_eq!(printed(), files);
+}
+
+/// One line per property: path, type, then what else the schema says about it except descriptions. `!` marks what its
+/// object requires; `[]` stands for the items of a list.
+fn facts(schema: &Value, path: &str, required: bool, into: &mut Vec<String>) {
+    let mut line = format!("{path}{} {}", if required { "!" } else { "" }, schema["type"].as_str().unwrap());
+    for (key, value) in schema.as_object().unwrap() {
+        match key.as_str() {
+            "type" | "description" | "properties" | "items" | "required" => {}
+            _ => line.extend([" ", key, "=", &value.as_str().map_or_else(|| value.to_string(), str::to_owned)]),
+        }
+    }
+    into.push(line);
+    if let Some(items) = schema.get("items") {
+        facts(items, &format!("{path}[]"), false, into);
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let required = schema["required"].as_array().is_some_and(|names| names.contains(&json!(name)));
+        facts(property, &format!("{path}.{name}"), required, into);
+    }
+}
+
+/// All facts of a version's schema, checked against `expected`, whatever the order.
+fn assert_facts(plural: &str, version_name: &str, expected: &[&str]) {
+    let mut found = Vec::new();
+    facts(&version(plural, version_name)["schema"]["openAPIV3Schema"], "", false, &mut found);
+    let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
+    let expected: BTreeSet<&str> = expected.iter().copied().collect();
+    let surplus: Vec<_> = found.difference(&expected).collect();
+    let missing: Vec<_> = expected.difference(&found).collect();
+    assert!(
+        surplus.is_empty() && missing.is_empty(),
+        "{plural} {version_name}\nnot expected: {surplus:#?}\nmissing: {missing:#?}"
+    );
+}
+
+/// Of every kind and version. `spec` is not required.
+const OBJECT: &[&str] = &[" object", ".apiVersion string", ".kind string", ".metadata object", ".spec object", ".status object"];
+
+const COUNTS: &[&str] = &[
+    ".status.ipAddresses object",
+    ".status.ipAddresses.total! integer",
+    ".status.ipAddresses.free! integer",
+    ".status.ipAddresses.used! integer",
+    ".status.ipAddresses.outOfRange! integer",
+];
+
+const STATUS_OF_V1ALPHA2: &[&str] = &[
+    ".status.observedGeneration integer format=int64",
+    ".status.ipAddressesExact object",
+    ".status.ipAddressesExact.total string",
+    ".status.ipAddressesExact.free string",
+    ".status.conditions array maxItems=32 x-kubernetes-list-map-keys=[\"type\"] x-kubernetes-list-type=map",
+    ".status.conditions[] object",
+    ".status.conditions[].type! string maxLength=316 pattern=^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
+    ".status.conditions[].status! string enum=[\"True\",\"False\",\"Unknown\"]",
+    ".status.conditions[].reason! string maxLength=1024 minLength=1 pattern=^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+    ".status.conditions[].message! string maxLength=32768",
+    ".status.conditions[].lastTransitionTime! string format=date-time",
+    ".status.conditions[].observedGeneration integer format=int64 minimum=0",
+];
+
+#[test]
+fn ip_pools_keep_their_schema() {
+    let spec: &[&str] = &[
+        ".spec.addresses! array",
+        ".spec.addresses[] string",
+        ".spec.prefix! integer maximum=128 minimum=0",
+        ".spec.gateway string",
+        ".spec.allocateReservedIPAddresses boolean",
+        ".spec.excludedAddresses array",
+        ".spec.excludedAddresses[] string",
+        ".spec.addressReuseGracePeriodSeconds integer format=int32 minimum=0",
+    ];
+    for plural in IP_POOLS {
+        assert_facts(plural, "v1alpha2", &[OBJECT, spec, COUNTS, STATUS_OF_V1ALPHA2].concat());
+    }
+}
+
+#[test]
+fn ip_pools_of_the_older_version_keep_their_schema() {
+    let spec: &[&str] = &[
+        ".spec.addresses array",
+        ".spec.addresses[] string",
+        ".spec.subnet string",
+        ".spec.start string",
+        ".spec.end string",
+        ".spec.prefix integer maximum=128",
+        ".spec.gateway string",
+    ];
+    for plural in IP_POOLS {
+        assert_facts(plural, "v1alpha1", &[OBJECT, spec, COUNTS].concat());
+    }
+}
+
+#[test]
+fn prefix_pools_keep_their_schema() {
+    let spec: &[&str] = &[
+        ".spec.prefixes! array",
+        ".spec.prefixes[] string",
+        ".spec.allocationPrefixLength integer default=64 maximum=128 minimum=1",
+        ".spec.gateway string",
+        ".spec.excludedPrefixes array",
+        ".spec.excludedPrefixes[] string",
+    ];
+    for plural in PREFIX_POOLS {
+        assert_facts(plural, "v1alpha2", &[OBJECT, spec, COUNTS, STATUS_OF_V1ALPHA2].concat());
+    }
+}
+
+#[test]
+fn every_property_is_described() {
+    fn undescribed(schema: &Value, path: &str, into: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property.get("description").is_none() && path != ".metadata" {
+                into.push(path.clone());
+            }
+            undescribed(property, &path, into);
+            undescribed(&property["items"], &format!("{path}[]"), into);
+        }
+    }
+    let mut found = Vec::new();
+    for plural in IP_POOLS.into_iter().chain(PREFIX_POOLS) {
+        for version in crd(plural)["spec"]["versions"].as_array().unwrap() {
+            undescribed(&version["schema"]["openAPIV3Schema"], "", &mut found);
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn kinds_have_the_names_scopes_and_versions_that_clusters_know() {
+    // plural, kind, scope, versions as name:served:stored:deprecated
+    let table = [
+        ("inclusterippools", "InClusterIPPool", "Namespaced", vec!["v1alpha1:true:false:true", "v1alpha2:true:true:null"]),
+        (
+            "globalinclusterippools",
+            "GlobalInClusterIPPool",
+            "Cluster",
+            vec!["v1alpha1:true:false:true", "v1alpha2:true:true:null"],
+        ),
+        ("inclusterprefixpools", "InClusterPrefixPool", "Namespaced", vec!["v1alpha2:true:true:null"]),
+        ("globalinclusterprefixpools", "GlobalInClusterPrefixPool", "Cluster", vec!["v1alpha2:true:true:null"]),
+    ];
+    for (plural, kind, scope, versions) in table {
+        let crd = crd(plural);
+        let expected = json!({
+            "categories": ["cluster-api"],
+            "kind": kind,
+            "listKind": format!("{kind}List"),
+            "plural": plural,
+            "singular": kind.to_lowercase(),
+        });
+        assert_eq!(crd["spec"]["names"], expected);
+        assert_eq!(crd["spec"]["group"], "ipam.cluster.x-k8s.io");
+        assert_eq!(crd["spec"]["scope"], scope, "{plural}");
+        assert_eq!(crd["spec"].get("conversion"), None, "{plural}");
+        let labels = json!({
+            "clusterctl.cluster.x-k8s.io/move-hierarchy": "",
+            "cluster.x-k8s.io/v1beta1": "v1alpha2",
+            "cluster.x-k8s.io/v1beta2": "v1alpha2",
+        });
+        assert_eq!(crd["metadata"]["labels"], labels, "{plural}");
+
+        let mut found = Vec::new();
+        for version in crd["spec"]["versions"].as_array().unwrap() {
+            let name = version["name"].as_str().unwrap();
+            found.push(format!("{name}:{}:{}:{}", version["served"], version["storage"], version["deprecated"]));
+            assert_eq!(version["subresources"], json!({"status": {}}), "{plural} {name}");
+            assert_eq!(version.get("deprecationWarning"), None, "{plural} {name}");
+            assert_eq!(version.get("selectableFields"), None, "{plural} {name}");
+        }
+        assert_eq!(found, versions, "{plural}");
+    }
+}
+
+#[test]
+fn columns_show_what_a_pool_consists_of_and_what_is_left() {
+    let counts = [
+        "Total integer .status.ipAddresses.total",
+        "Free integer .status.ipAddresses.free",
+        "Used integer .status.ipAddresses.used",
+    ];
+    let bounds = ["Subnet string .spec.subnet", "First string .spec.start", "Last string .spec.end"];
+    let table = [
+        ("inclusterippools", "v1alpha2", vec!["Addresses string .spec.addresses"]),
+        ("globalinclusterippools", "v1alpha2", vec!["Addresses string .spec.addresses"]),
+        ("inclusterippools", "v1alpha1", [&bounds[..], &["Addresses string .spec.addresses"]].concat()),
+        ("globalinclusterippools", "v1alpha1", bounds.to_vec()),
+        ("inclusterprefixpools", "v1alpha2", vec!["Prefixes string .spec.prefixes"]),
+        ("globalinclusterprefixpools", "v1alpha2", vec!["Prefixes string .spec.prefixes"]),
+    ];
+    for (plural, name, first) in table {
+        let version = version(plural, name);
+        let columns = version["additionalPrinterColumns"].as_array().unwrap().iter();
+        let text = |column: &Value, key: &str| column[key].as_str().unwrap().to_owned();
+        let found: Vec<_> =
+            columns.map(|column| [text(column, "name"), text(column, "type"), text(column, "jsonPath")].join(" ")).collect();
+        assert_eq!(found, [&first[..], &counts].concat(), "{plural} {name}");
+    }
+}
+
+/// What a role allows: one entry `group resource verb` for each combination.
+fn allowed(role: &Value) -> BTreeSet<String> {
+    let words = |rule: &Value, key: &str| -> Vec<String> { serde_json::from_value(rule[key].clone()).unwrap() };
+    let mut allowed = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                allowed.extend(words(rule, "verbs").iter().map(|verb| format!("{group:?} {resource} {verb}")));
+            }
+        }
+    }
+    allowed
+}
+
+/// The same from lines of a table: groups, resources, verbs.
+fn allowed_by(table: &[(&str, &str, &str)]) -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    for (groups, resources, verbs) in table {
+        for group in groups.split(' ') {
+            for resource in resources.split(' ') {
+                allowed.extend(verbs.split(' ').map(|verb| format!("{:?} {resource} {verb}", group.trim_matches('-'))));
+            }
+        }
+    }
+    allowed
+}
+
+#[test]
+fn the_manager_may_do_exactly_this() {
+    let table = [
+        ("cluster.x-k8s.io", "clusters", "get list watch"),
+        (
+            "ipam.cluster.x-k8s.io",
+            "inclusterippools globalinclusterippools inclusterprefixpools globalinclusterprefixpools ipaddresses",
+            "create delete get list patch update watch",
+        ),
+        (
+            "ipam.cluster.x-k8s.io",
+            "inclusterippools/finalizers globalinclusterippools/finalizers inclusterprefixpools/finalizers \
+             globalinclusterprefixpools/finalizers ipaddressclaims/finalizers ipaddresses/finalizers",
+            "update",
+        ),
+        (
+            "ipam.cluster.x-k8s.io",
+            "inclusterippools/status globalinclusterippools/status inclusterprefixpools/status \
+             globalinclusterprefixpools/status ipaddressclaims/status ipaddresses/status",
+            "get patch update",
+        ),
+        ("ipam.cluster.x-k8s.io", "ipaddressclaims", "get list patch update watch"),
+        ("- events.k8s.io", "events", "create patch"),
+    ];
+    assert_eq!(allowed(&object("ClusterRole", "manager-role")), allowed_by(&table));
+}
+
+#[test]
+fn the_other_roles_allow_exactly_this() {
+    let all = "get list watch create update patch delete";
+    let leader = [("-", "configmaps", all), ("coordination.k8s.io", "leases", all), ("-", "events", "create patch")];
+    assert_eq!(allowed(&object("Role", "leader-election-role")), allowed_by(&leader));
+
+    let proxy = [("authentication.k8s.io", "tokenreviews", "create"), ("authorization.k8s.io", "subjectaccessreviews", "create")];
+    assert_eq!(allowed(&object("ClusterRole", "proxy-role")), allowed_by(&proxy));
+
+    let reader = object("ClusterRole", "metrics-reader");
+    assert_eq!(reader["rules"], json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]));
+
+    for pool in IP_POOLS.into_iter().chain(PREFIX_POOLS) {
+        let singular = pool.trim_end_matches('s');
+        let status = format!("{pool}/status");
+        for (role, verbs) in [("viewer", "get list watch"), ("editor", all)] {
+            let table = [("ipam.cluster.x-k8s.io", pool, verbs), ("ipam.cluster.x-k8s.io", status.as_str(), "get")];
+            assert_eq!(allowed(&object("ClusterRole", &format!("{singular}-{role}-role"))), allowed_by(&table));
+        }
+    }
+}
+
+#[test]
+fn every_binding_joins_a_printed_role_to_the_managers_account() {
+    let account = object("ServiceAccount", "controller-manager");
+    let namespace = "capi-ipam-in-cluster-system";
+    assert_eq!(account["metadata"]["namespace"], namespace);
+
+    let table = [
+        ("ClusterRoleBinding", "manager-rolebinding", "ClusterRole", "manager-role"),
+        ("ClusterRoleBinding", "proxy-rolebinding", "ClusterRole", "proxy-role"),
+        ("RoleBinding", "leader-election-rolebinding", "Role", "leader-election-role"),
+    ];
+    let bindings = printed().into_iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Binding")).count();
+    assert_eq!(bindings, table.len());
+    for (kind, name, role_kind, role) in table {
+        let binding = object(kind, name);
+        assert_eq!(binding["roleRef"], json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role}));
+        let subject = json!([{"kind": "ServiceAccount", "name": "controller-manager", "namespace": namespace}]);
+        assert_eq!(binding["subjects"], subject, "{name}");
+        assert_eq!(object(role_kind, role)["metadata"].get("namespace"), binding["metadata"].get("namespace"), "{name}");
+    }
+}
