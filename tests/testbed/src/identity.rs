@@ -1,7 +1,7 @@
-//! Gives the manager the identity it has when installed: the namespace, `ServiceAccount` and roles of `config/default`.
+//! Gives the manager the identity it has when installed: its namespace, and the `ServiceAccount` and roles of `config/rbac`.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::json;
 
 use crate::control_plane::ControlPlane;
 use crate::repository;
@@ -9,30 +9,22 @@ use crate::repository;
 /// The namespace the manager is installed in.
 pub const MANAGER_NAMESPACE: &str = "capi-ipam-in-cluster-system";
 
-/// The kinds an identity is made of; the rest of the installation needs a kubelet or cert-manager.
-const KINDS: [&str; 6] = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+const SERVICE_ACCOUNT: &str = "controller-manager";
 
 /// Applies the identity's objects and returns a token of the `ServiceAccount`.
 pub(crate) fn install(control_plane: &ControlPlane) -> Result<String> {
-    let folder = repository().join("config/default");
-    let printed = control_plane.kubectl(&["kustomize", &folder.display().to_string()])?;
-    let objects = documents(&printed)?;
-    let identity: Vec<String> =
-        objects.iter().filter(|object| KINDS.iter().any(|kind| object["kind"] == *kind)).map(Value::to_string).collect();
-    control_plane.apply(&identity.join("\n---\n"))?;
-    let account = objects
-        .iter()
-        .find(|object| object["kind"] == "ServiceAccount")
-        .and_then(|account| account["metadata"]["name"].as_str())
-        .with_context(|| format!("{} has no ServiceAccount", folder.display()))?;
-    let token = control_plane.kubectl(&["create", "token", account, "-n", MANAGER_NAMESPACE, "--duration=24h"])?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": MANAGER_NAMESPACE}});
+    control_plane.apply(&namespace.to_string())?;
+    let folder = repository().join("config/rbac");
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
+        let file = entry?;
+        if file.file_name() != "kustomization.yaml" {
+            texts.push(std::fs::read_to_string(file.path())?);
+        }
+    }
+    control_plane.apply(&texts.join("\n---\n"))?;
+    let token = control_plane.kubectl(&["create", "token", SERVICE_ACCOUNT, "-n", MANAGER_NAMESPACE, "--duration=24h"])?;
     ensure!(!token.trim().is_empty(), "kubectl create token printed nothing");
     Ok(token.trim().to_owned())
-}
-
-fn documents(yaml: &str) -> Result<Vec<Value>> {
-    use serde::Deserialize as _;
-    serde_yaml_ng::Deserializer::from_str(yaml)
-        .map(|document| Value::deserialize(document).context("parse what kustomize printed"))
-        .collect()
 }

@@ -1,0 +1,205 @@
+//! What the trials of one mode share: a control plane and its managers; and how a function becomes a trial.
+
+use std::env;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Failed, Trial};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use testbed::{CapiCrds, ControlPlane, Manager, ManagerCommand, Options, Scene};
+
+/// The managers that serve a control plane while the conformance trials run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// One manager.
+    Single,
+    /// Two managers that are both active.
+    TwoManagers,
+    /// One manager that is killed and started again every few seconds.
+    Restarted,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Single, Self::TwoManagers, Self::Restarted];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::TwoManagers => "two_managers",
+            Self::Restarted => "restarted",
+        }
+    }
+}
+
+/// A control plane with the managers of one mode.
+pub struct Fixture {
+    pub mode: Mode,
+    // Dropped in this order: who restarts managers, the managers, the server.
+    _restarter: Option<Restarter>,
+    pub managers: Vec<Arc<Manager>>,
+    pub control_plane: ControlPlane,
+}
+
+impl Fixture {
+    fn start(mode: Mode) -> Result<Self> {
+        let control_plane = ControlPlane::start(Options::default())?;
+        let manager = ManagerCommand::new(env!("CARGO_BIN_EXE_manager")).arg("--leader-elect=false");
+        let count = if mode == Mode::TwoManagers { 2 } else { 1 };
+        let managers = (0..count).map(|_| Ok(Arc::new(manager.start(&control_plane)?))).collect::<Result<Vec<_>>>()?;
+        let restarter = (mode == Mode::Restarted).then(|| Restarter::start(&managers[0]));
+        Ok(Self { mode, _restarter: restarter, managers, control_plane })
+    }
+
+    /// A namespace for one trial, whose name starts with `hint`.
+    pub async fn scene(&self, hint: &str) -> Result<Scene> {
+        Scene::create(self.control_plane.client().await?, hint, CapiCrds::Newest).await
+    }
+
+    fn report(&self) -> String {
+        let mode = self.mode.name();
+        let tails = self.managers.iter().map(|manager| format!("--- {mode}: manager, end of its log\n{}", manager.log_tail(40)));
+        tails.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Kills a manager with SIGKILL and starts it again, at random times.
+struct Restarter {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Restarter {
+    fn start(manager: &Arc<Manager>) -> Self {
+        let seed = env::var("TESTBED_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+        eprintln!("restarted: TESTBED_SEED={seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let manager = Arc::clone(manager);
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            loop {
+                let pause = Duration::from_millis(random.random_range(2000..4000));
+                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                if let Err(error) = manager.restart() {
+                    eprintln!("restarted: {error:#}");
+                }
+            }
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Restarter {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A fixture that is started by the first trial that asks for it.
+pub struct Shared {
+    mode: Mode,
+    fixture: OnceLock<Result<Fixture, String>>,
+}
+
+impl Shared {
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, fixture: OnceLock::new() }
+    }
+
+    fn get(&self) -> Result<&Fixture> {
+        let started = self.fixture.get_or_init(|| Fixture::start(self.mode).map_err(|error| format!("{error:#}")));
+        started.as_ref().map_err(|error| anyhow!("the {} control plane did not start: {error}", self.mode.name()))
+    }
+}
+
+type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// A trial that runs in every mode.
+pub struct Conformance {
+    pub module: &'static str,
+    pub name: &'static str,
+    pub run: for<'a> fn(&'a Fixture) -> Outcome<'a>,
+}
+
+impl Conformance {
+    pub fn within(self, shared: &Arc<Shared>) -> Trial {
+        let shared = Arc::clone(shared);
+        let name = format!("{}::{}", shared.mode.name(), short_name(self.module, self.name));
+        Trial::test(name, move || {
+            let fixture = shared.get().map_err(|error| Failed::from(format!("{error:#}")))?;
+            run(|| (self.run)(fixture), || fixture.report())
+        })
+    }
+}
+
+/// A trial with its own control plane.
+pub struct Standalone {
+    pub module: &'static str,
+    pub name: &'static str,
+    pub run: fn() -> Outcome<'static>,
+}
+
+impl Standalone {
+    pub fn into_trial(self) -> Trial {
+        /// Half a gigabyte and a burst of both cores each: two at a time.
+        static PLACES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+        Trial::test(short_name(self.module, self.name), move || {
+            let _place = PLACES[0].try_lock().or_else(|_| PLACES[1].lock());
+            run(self.run, String::new)
+        })
+    }
+}
+
+/// `claims::a_sentence` of `control_plane::claims` and `a_sentence`.
+fn short_name(module: &str, name: &str) -> String {
+    let module = module.split_once("::").map_or(module, |(_, module)| module);
+    format!("{module}::{name}")
+}
+
+/// Runs a trial on a runtime of its own; a failure or panic is followed by `report`.
+fn run<'a>(trial: impl FnOnce() -> Outcome<'a>, report: impl Fn() -> String) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match catch_unwind(AssertUnwindSafe(|| runtime.block_on(trial()))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("{error:#}\n{}", report()).into()),
+        Err(panic) => {
+            eprintln!("{}", report());
+            resume_unwind(panic)
+        }
+    }
+}
+
+/// The module's functions as [`Conformance`] trials.
+#[macro_export]
+macro_rules! conformance {
+    ($($trial:ident),* $(,)?) => {
+        vec![$($crate::fixture::Conformance {
+            module: module_path!(),
+            name: stringify!($trial),
+            run: |fixture| Box::pin($trial(fixture)),
+        }),*]
+    };
+}
+
+/// The module's functions as [`Standalone`] trials.
+#[macro_export]
+macro_rules! standalone {
+    ($($trial:ident),* $(,)?) => {
+        vec![$($crate::fixture::Standalone {
+            module: module_path!(),
+            name: stringify!($trial),
+            run: || Box::pin($trial()),
+        }),*]
+    };
+}

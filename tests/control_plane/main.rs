@@ -1,0 +1,48 @@
+//! Whole behaviours against a real API server and the real manager binary.
+//!
+//! How to add a conformance trial: write `async fn a_sentence(fixture: &Fixture) -> Result<()>` in a module here, list it in
+//! that module's `trials()` with `conformance![…]`, and list the module in [`conformance_trials`]. It then runs in every
+//! [`Mode`], under names such as `restarted::claims::a_sentence`. `fixture.scene("hint")` gives it a namespace and short ways
+//! to make pools and claims. It must not assume that it is alone on the server, nor that the manager never restarts.
+//!
+//! A trial that damages the server, or needs special flags, is an `async fn a_sentence() -> Result<()>` listed with
+//! `standalone![…]`; it starts its own [`testbed::ControlPlane`].
+//!
+//! Nothing is started before the first trial that needs it, so `cargo test --test control_plane single::claims` starts one
+//! control plane with one manager. `IPAM_MANAGER="<command line>"` runs another manager through the same trials;
+//! `TESTBED_SEED=<number>` repeats the restarts of an earlier run.
+
+mod claims;
+mod fixture;
+mod server;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::Arguments;
+
+use crate::fixture::{Conformance, Mode, Shared, Standalone};
+
+/// Runs in every mode.
+fn conformance_trials() -> Vec<Conformance> {
+    claims::trials()
+}
+
+/// Runs once, each with its own control plane.
+fn standalone_trials() -> Vec<Standalone> {
+    server::trials()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Trials mostly wait, so more of them than cores keep the manager busy.
+    arguments.test_threads.get_or_insert(6);
+    let mut trials = Vec::new();
+    for mode in Mode::ALL {
+        // The trials share what their mode needs; it ends with the last of them.
+        let shared = Arc::new(Shared::new(mode));
+        trials.extend(conformance_trials().into_iter().map(|trial| trial.within(&shared)));
+    }
+    trials.extend(standalone_trials().into_iter().map(Standalone::into_trial));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
