@@ -1,0 +1,20 @@
+# What people and CI run. Everything works on a bare machine with Rust, Go and a C compiler.
+.DEFAULT_GOAL := help
+.PHONY: help build test lint manifests
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build every crate
+	cargo build --workspace --all-targets
+
+test: ## Run every test; builds the control plane's programs first (once, about 6 minutes)
+	cargo run --quiet --package testbed -- build
+	cargo test --workspace
+
+lint: ## Check the format and the lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+manifests: ## Print the generated files of config/ anew
+	cargo run --quiet --bin manager -- manifests
