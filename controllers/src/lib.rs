@@ -2,3 +2,6 @@
 
 pub mod config;
 pub mod kit;
+mod run;
+
+pub use run::{RunError, run};

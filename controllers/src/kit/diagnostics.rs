@@ -110,12 +110,8 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, DiagnosticsErro
 }
 
 fn is_tls13(suite: CipherSuite) -> bool {
-    [
-        CipherSuite::TLS13_AES_128_GCM_SHA256,
-        CipherSuite::TLS13_AES_256_GCM_SHA384,
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-    ]
-    .contains(&suite)
+    [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256]
+        .contains(&suite)
 }
 
 fn has_tls12(provider: &CryptoProvider) -> bool {
@@ -335,7 +331,7 @@ mod tests {
         let offered = |settings: TlsSettings| {
             let config = server_config(&settings).unwrap();
             let suites = &config.crypto_provider().cipher_suites;
-            suites.iter().map(|suite| suite.suite()).filter(|suite| !is_tls13(*suite)).collect::<Vec<_>>()
+            suites.iter().map(rustls::SupportedCipherSuite::suite).filter(|suite| !is_tls13(*suite)).collect::<Vec<_>>()
         };
         assert_eq!(offered(TlsSettings::default()).len(), 6);
         assert_eq!(offered(TlsSettings { tls12_suites: Some(vec![suite]), only_tls13: false }), [suite]);

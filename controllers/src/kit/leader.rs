@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::shutdown::Shutdown;
+use super::{metrics::Metrics, shutdown::Shutdown};
 
 /// A write begun this short before the expiry might still be on its way after it.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -154,12 +154,28 @@ pub enum CampaignEnd {
 /// 2. After a win read the lease back once; only if it names us, we lead.
 /// 3. The claim is good for the lease duration, counted from *before* the request.
 /// 4. Somebody else holds what we held, or no renewal within the deadline: lost, for good.
-pub async fn campaign(client: Client, candidacy: Candidacy, leadership: Leadership, stop: Shutdown) -> CampaignEnd {
-    let params = LeaseLockParams {
-        lease_name: candidacy.name.clone(),
-        holder_id: candidacy.identity.clone(),
-        lease_ttl: candidacy.lease_duration,
-    };
+pub async fn campaign(
+    client: Client,
+    candidacy: Candidacy,
+    leadership: Leadership,
+    metrics: Metrics,
+    stop: Shutdown,
+) -> CampaignEnd {
+    let end = hold_and_renew(client, candidacy, &leadership, &metrics, &stop).await;
+    metrics.leader(false);
+    end
+}
+
+async fn hold_and_renew(
+    client: Client,
+    candidacy: Candidacy,
+    leadership: &Leadership,
+    metrics: &Metrics,
+    stop: &Shutdown,
+) -> CampaignEnd {
+    // What the lease says: it counts in whole seconds.
+    let lease_ttl = Duration::from_secs(candidacy.lease_duration.as_secs());
+    let params = LeaseLockParams { lease_name: candidacy.name.clone(), holder_id: candidacy.identity.clone(), lease_ttl };
     let lock = LeaseLock::new(client.clone(), &candidacy.namespace, params);
     let leases: Api<Lease> = Api::namespaced(client, &candidacy.namespace);
     let mut renewed: Option<Instant> = None;
@@ -187,14 +203,15 @@ pub async fn campaign(client: Client, candidacy: Candidacy, leadership: Leadersh
         let turn = tokio::select! {
             turn = turn => turn,
             () = sleep_until(patience) => Turn::Failed("no answer in time".to_owned()),
-            () = stop.requested() => return give_up(&lock, &candidacy, &leadership, renewed).await,
+            () = stop.requested() => return give_up(&lock, &candidacy, leadership, renewed).await,
         };
         match turn {
             Turn::Ours => {
                 if renewed.replace(started).is_none() {
                     tracing::info!(lease = %candidacy.name, namespace = %candidacy.namespace, identity = %candidacy.identity, "leading");
+                    metrics.leader(true);
                 }
-                leadership.hold_until(started + candidacy.lease_duration);
+                leadership.hold_until(started + lease_ttl);
             }
             Turn::Theirs if renewed.is_some() => {
                 leadership.lose();
@@ -213,7 +230,7 @@ pub async fn campaign(client: Client, candidacy: Candidacy, leadership: Leadersh
         }
         tokio::select! {
             () = sleep(candidacy.retry_period) => {}
-            () = stop.requested() => return give_up(&lock, &candidacy, &leadership, renewed).await,
+            () = stop.requested() => return give_up(&lock, &candidacy, leadership, renewed).await,
         }
     }
 }

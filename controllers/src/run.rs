@@ -1,0 +1,146 @@
+//! The life of a manager: listen, connect, campaign, work, and stop in the reverse order. Called by `main`.
+
+use std::{future::Future, io, sync::Arc};
+
+use kube::Client;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    config::{Config, LeaderElection},
+    kit::{
+        client::{ClientOptions, ConnectError, connect},
+        diagnostics::{self, LedgerDump, Sources},
+        health::{self, Readiness},
+        leader::{CampaignEnd, Candidacy, Leadership, campaign, identity},
+        listen::ListenAddress,
+        metrics::Metrics,
+        shutdown::{ExitReason, Shutdown},
+    },
+};
+
+/// Why a manager cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address is taken or not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: ListenAddress,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no usable client.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Outside a cluster nothing tells where the lease belongs.
+    #[error("this is no pod, so --leader-elect needs --leader-election-namespace")]
+    NoLeaseNamespace,
+}
+
+/// Runs a manager until it is asked to stop or loses its lease.
+pub async fn run(config: Config) -> Result<ExitReason, RunError> {
+    let health_listener = bind(config.health.as_ref()).await?;
+    let diagnostics_listener = bind(config.diagnostics.as_ref().map(|diagnostics| &diagnostics.address)).await?;
+    let client = connect(ClientOptions {
+        kubeconfig: config.kubeconfig.clone(),
+        user_agent: format!("ipam-in-cluster/{}", config.version),
+        qps: config.kube_api_qps,
+        burst: config.kube_api_burst,
+    })
+    .await?;
+    let metrics = Metrics::new(config.version);
+    let readiness = Readiness::default();
+
+    // The listeners close last, the lease is given up before them, and both after the work is done.
+    let close = Shutdown::new();
+    let ledger: LedgerDump = Arc::new(|_| None);
+    if let Some(listener) = health_listener {
+        report_end("health", health::serve(listener, readiness.clone(), close.clone()));
+    }
+    if let Some(listener) = diagnostics_listener {
+        serve_diagnostics(&config, listener, client.clone(), metrics.clone(), ledger, &close);
+    }
+    let resign = Shutdown::new();
+    let (leadership, campaign) = elect(config.leader_election.as_ref(), client.clone(), &metrics, &resign)?;
+    tracing::info!(version = config.version, "started");
+    let reason = tokio::select! {
+        () = config.shutdown.requested() => ExitReason::Stopped,
+        () = leadership.lost() => ExitReason::LeadershipLost,
+    };
+
+    resign.trigger();
+    if let Some(campaign) = campaign {
+        // A campaign that ended by panic has nothing left to give up.
+        let _ = campaign.await;
+    }
+    close.trigger();
+    tracing::info!(?reason, "stopped");
+    Ok(reason)
+}
+
+async fn bind(address: Option<&ListenAddress>) -> Result<Option<TcpListener>, RunError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let bound = address.bind().await;
+    bound.map(Some).map_err(|source| RunError::Listen { address: address.clone(), source })
+}
+
+fn serve_diagnostics(
+    config: &Config,
+    listener: TcpListener,
+    client: Client,
+    metrics: Metrics,
+    ledger: LedgerDump,
+    close: &Shutdown,
+) {
+    let Some(settings) = config.diagnostics.clone() else {
+        return;
+    };
+    let close = close.clone();
+    if settings.insecure {
+        report_end("diagnostics", diagnostics::serve_insecure(listener, metrics, close));
+    } else {
+        let sources = Sources { metrics, log_level: config.log_level.clone(), ledger };
+        report_end("diagnostics", async move { diagnostics::serve(listener, &settings.tls, client, sources, close).await });
+    }
+}
+
+fn report_end<E: std::error::Error>(what: &'static str, serving: impl Future<Output = Result<(), E>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "{what} is served no more");
+        }
+    });
+}
+
+type Campaign = JoinHandle<CampaignEnd>;
+
+fn elect(
+    election: Option<&LeaderElection>,
+    client: Client,
+    metrics: &Metrics,
+    resign: &Shutdown,
+) -> Result<(Leadership, Option<Campaign>), RunError> {
+    let Some(election) = election.cloned() else {
+        metrics.leader(true);
+        return Ok((Leadership::always(), None));
+    };
+    let namespace = election.namespace.or_else(pod_namespace).ok_or(RunError::NoLeaseNamespace)?;
+    let candidacy = Candidacy {
+        namespace,
+        name: election.name,
+        identity: identity(),
+        lease_duration: election.lease_duration,
+        renew_deadline: election.renew_deadline,
+        retry_period: election.retry_period,
+    };
+    let leadership = Leadership::elected();
+    let running = campaign(client, candidacy, leadership.clone(), metrics.clone(), resign.clone());
+    Ok((leadership, Some(tokio::spawn(running))))
+}
+
+fn pod_namespace() -> Option<String> {
+    let text = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace").ok()?;
+    Some(text.trim().to_owned()).filter(|namespace| !namespace.is_empty())
+}
