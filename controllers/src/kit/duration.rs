@@ -21,9 +21,15 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
-        for (text, millis) in
-            [("0", 0), ("0s", 0), ("15s", 15_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("250ms", 250), ("168h0m0s", 604_800_000)]
-        {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("15s", 15_000),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("250ms", 250),
+            ("168h0m0s", 604_800_000),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
