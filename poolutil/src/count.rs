@@ -63,6 +63,11 @@ impl Count {
         if self.whole { i64::MAX } else { i64::try_from(self.low).unwrap_or(i64::MAX) }
     }
 
+    /// The number as a `u128`, which only 2^128 itself does not fit.
+    pub const fn saturating(self) -> u128 {
+        if self.whole { u128::MAX } else { self.low }
+    }
+
     /// Whether [`Count::capped`] loses something, so that the exact text is needed beside it.
     pub fn exceeds_i64(self) -> bool {
         self.whole || i64::try_from(self.low).is_err()

@@ -9,7 +9,7 @@ use crate::span::Span;
 
 /// How the watch told us of an object: what can be proved about the order of creation.
 ///
-/// The numbers run up in this process; one counter serves both kinds.
+/// The numbers run up in this process, below 2^63; one counter serves both kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mark {
     /// Found by a list that ended at this number; the order within the list is unknown.
@@ -48,10 +48,10 @@ pub struct Duplicate<K> {
     pub holders: Vec<K>,
 }
 
-/// One holder, its mark folded into 8 bytes: there is one of these per address of the cluster.
+/// One holder. There is one of these per address, so the mark is folded into bytes that need no alignment.
 #[derive(Clone, Copy, Debug)]
 struct Holder<K> {
-    mark: u64,
+    mark: [u8; 8],
     key: K,
 }
 
@@ -61,12 +61,13 @@ impl<K: Copy> Holder<K> {
             Mark::Listed(n) => n << 1,
             Mark::Added(n) => n << 1 | 1,
         };
-        Self { mark, key }
+        Self { mark: mark.to_ne_bytes(), key }
     }
 
     fn mark(&self) -> Mark {
-        let n = self.mark >> 1;
-        if self.mark & 1 == 0 { Mark::Listed(n) } else { Mark::Added(n) }
+        let mark = u64::from_ne_bytes(self.mark);
+        let n = mark >> 1;
+        if mark & 1 == 0 { Mark::Listed(n) } else { Mark::Added(n) }
     }
 }
 
@@ -264,8 +265,8 @@ impl<K: Copy + Ord> Held<K> {
         units.into_iter().flatten().chain(foreign.flat_map(|(_, holders)| holders))
     }
 
-    pub(super) fn holders(&self, span: Span) -> impl Iterator<Item = K> {
-        self.overlapping(span).map(|holder| holder.key)
+    pub(super) fn holders(&self, span: Span) -> impl Iterator<Item = (K, Mark)> {
+        self.overlapping(span).map(|holder| (holder.key, holder.mark()))
     }
 
     fn holder(&self, key: K, span: &Span) -> Option<&Holder<K>> {
@@ -306,7 +307,7 @@ impl<K: Copy + Ord> Held<K> {
             .chain(self.disputed.iter().copied())
             .take(limit)
             .map(|span| {
-                let mut holders: Vec<K> = self.holders(span).take(limit).collect();
+                let mut holders: Vec<K> = self.holders(span).map(|(key, _)| key).take(limit).collect();
                 holders.sort_unstable();
                 Duplicate { span, holders }
             })

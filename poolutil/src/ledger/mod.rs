@@ -191,8 +191,8 @@ impl<K: Copy + Ord> Ledger<K> {
         if let Some(span) = span
             && self.reservation(key).is_some_and(|reservation| reservation.span == span)
         {
+            // The object blocks the value now, so nothing else changes.
             self.reserved.remove(key);
-            self.resettle(span);
         }
     }
 
@@ -250,7 +250,7 @@ impl<K: Copy + Ord> Ledger<K> {
                 if let Some(refusal) = pool.refusal(&span) {
                     return Answer::NotAllocatable(refusal);
                 }
-                if let Some(holder) = self.held.holders(span).next() {
+                if let Some((holder, _)) = self.held.holders(span).next() {
                     return Answer::HeldBy(holder);
                 }
                 if let Some((_, other)) = self.reserved.overlapping(span).next() {
@@ -356,7 +356,7 @@ impl<K: Copy + Ord> Ledger<K> {
     }
 
     /// Every object that holds the value or a prefix overlapping it.
-    pub fn holders(&self, span: &Span) -> impl Iterator<Item = K> {
+    pub fn holders(&self, span: &Span) -> impl Iterator<Item = (K, Mark)> {
         self.held.holders(*span)
     }
 

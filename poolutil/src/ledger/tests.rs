@@ -186,6 +186,15 @@ fn a_waiter_for_one_value_comes_first_and_blocks_nobody() {
 }
 
 #[test]
+fn a_waiter_that_left_does_not_hold_up_the_next() {
+    let mut ledger = book(ip_pool(&["10.0.0.10-10.0.0.11"], 24));
+    ledger.wait(1, 1, Some(ip("10.0.0.10")));
+    ledger.wait(2, 2, Some(ip("10.0.0.11")));
+    ledger.leave(1);
+    assert_eq!(ledger.serve(), [2]);
+}
+
+#[test]
 fn parked_values_go_last_and_oldest_first() {
     // Acceptance 13
     let mut ledger = book(ip_pool(&["10.0.0.10-10.0.0.12"], 24));
