@@ -30,17 +30,14 @@ pub struct Overlap<I> {
 /// use poolutil::{RangeSet, overlaps, parse_entry};
 /// let a = RangeSet::from(parse_entry("10.0.0.0/24")?.range);
 /// let b = RangeSet::from(parse_entry("10.0.0.250-10.0.1.9")?.range);
-/// let found = overlaps([("a", &a), ("b", &b)], |_, _| true);
+/// let found = overlaps(&[("a", &a), ("b", &b)], |_, _| true);
 /// assert_eq!(found["a"].partners[0].0, "b");
 /// assert_eq!(found["a"].partners[0].1.to_string(), "10.0.0.250-10.0.0.255");
 /// # Ok::<(), poolutil::ParseError>(())
 /// ```
-pub fn overlaps<'a, I: Copy + Ord>(
-    items: impl IntoIterator<Item = (I, &'a RangeSet)>,
-    related: impl Fn(I, I) -> bool,
-) -> BTreeMap<I, Overlap<I>> {
+pub fn overlaps<I: Copy + Ord>(items: &[(I, &RangeSet)], related: impl Fn(I, I) -> bool) -> BTreeMap<I, Overlap<I>> {
     let mut ranges: Vec<(AddrRange, I)> =
-        items.into_iter().flat_map(|(item, set)| set.iter().map(move |range| (range, item))).collect();
+        items.iter().flat_map(|&(item, set)| set.iter().map(move |range| (range, item))).collect();
     ranges.sort_unstable();
 
     let mut found = BTreeMap::new();
@@ -90,7 +87,7 @@ mod tests {
     #[test]
     fn unrelated_twins_do_not_overlap() {
         let net = set("10.0.0.0/24");
-        let found = overlaps([(1, &net), (2, &net), (3, &net)], |a, b| a + b != 3);
+        let found = overlaps(&[(1, &net), (2, &net), (3, &net)], |a, b| a + b != 3);
         assert_eq!(found[&1].partners, [(3, net.iter().next().unwrap())]);
         assert_eq!(found[&3].count, 2);
     }
@@ -98,7 +95,7 @@ mod tests {
     #[test]
     fn families_do_not_meet() {
         let (v4, v6) = (set("0.0.0.0/0"), set("::/0"));
-        assert!(overlaps([(1, &v4), (2, &v6)], |_, _| true).is_empty());
+        assert!(overlaps(&[(1, &v4), (2, &v6)], |_, _| true).is_empty());
     }
 
     #[test]
@@ -106,7 +103,7 @@ mod tests {
         let (all, parts) = (set("::/0"), ["::5", "::4", "::3", "::2", "::1"].map(set));
         let mut items = vec![(0, &all)];
         items.extend((1..).zip(&parts));
-        let found = overlaps(items, |_, _| true);
+        let found = overlaps(&items, |_, _| true);
         assert_eq!(found[&0].count, 5);
         let listed: Vec<_> = found[&0].partners.iter().map(|&(partner, _)| partner).collect();
         assert_eq!(listed, [5, 4, 3]);
@@ -129,7 +126,7 @@ mod tests {
         fn the_sweep_agrees_with_all_pairs(sets in sets(), apart in 0usize..6) {
             let items: Vec<_> = sets.iter().enumerate().collect();
             let related = |a: usize, b: usize| a.abs_diff(b) != apart;
-            let found = overlaps(items.iter().copied(), related);
+            let found = overlaps(&items, related);
             for &(a, set) in &items {
                 let expected: BTreeMap<usize, AddrRange> = items
                     .iter()
