@@ -6,15 +6,18 @@ use kube::Client;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    config::{Config, LeaderElection},
+    config::{Config, LeaderElection, ReleaseOrphans},
+    ipam::{self, Ipam, Policy, Scope, Shell},
     kit::{
         client::{ClientOptions, ConnectError, connect},
         diagnostics::{self, LedgerDump, Sources},
+        events::Events,
         health::{self, Readiness},
         leader::{CampaignEnd, Candidacy, Leadership, campaign, identity},
         listen::ListenAddress,
         metrics::Metrics,
         shutdown::{ExitReason, Shutdown},
+        writes::Writer,
     },
 };
 
@@ -53,18 +56,35 @@ pub async fn run(config: Config) -> Result<ExitReason, RunError> {
 
     // The listeners close last, the lease is given up before them, and both after the work is done.
     let close = Shutdown::new();
-    let ledger: LedgerDump = Arc::new(|_| None);
-    if let Some(listener) = health_listener {
-        report_end("health", health::serve(listener, readiness.clone(), close.clone()));
-    }
-    if let Some(listener) = diagnostics_listener {
-        serve_diagnostics(&config, listener, client.clone(), metrics.clone(), ledger, &close);
-    }
     let resign = Shutdown::new();
     let (leadership, campaign) = elect(config.leader_election.as_ref(), client.clone(), &metrics, &resign)?;
+    let writer = Writer::new(client.clone(), leadership.clone(), metrics.clone(), config.max_inflight_writes);
+    let (events, event_writer) = Events::new(client.clone(), leadership.clone(), metrics.clone(), config.allocation_events);
+    tokio::spawn(event_writer.run());
+    let shell = Shell {
+        client: client.clone(),
+        writer,
+        events,
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        leadership: leadership.clone(),
+        shutdown: config.shutdown.clone(),
+    };
+    let ipam = Ipam::new(&shell, settings(&config));
+    if let Some(listener) = health_listener {
+        report_end("health", health::serve(listener, readiness, close.clone()));
+    }
+    if let Some(listener) = diagnostics_listener {
+        let ledger: LedgerDump = Arc::new({
+            let ipam = ipam.clone();
+            move |pool| ipam.describe(pool)
+        });
+        serve_diagnostics(&config, listener, client, metrics, ledger, &close);
+    }
+
     tracing::info!(version = config.version, "started");
     let reason = tokio::select! {
-        () = config.shutdown.requested() => ExitReason::Stopped,
+        () = ipam.run(shell) => ExitReason::Stopped,
         () = leadership.lost() => ExitReason::LeadershipLost,
     };
 
@@ -76,6 +96,17 @@ pub async fn run(config: Config) -> Result<ExitReason, RunError> {
     close.trigger();
     tracing::info!(?reason, "stopped");
     Ok(reason)
+}
+
+fn settings(config: &Config) -> ipam::Settings {
+    ipam::Settings {
+        scope: Scope { namespace: config.namespace.clone(), watch_filter: config.watch_filter.clone() },
+        policy: Policy {
+            honor_foreign_finalizers: config.honor_foreign_finalizers,
+            release_orphans_namespaced: config.release_orphans != ReleaseOrphans::Nothing,
+            release_orphans_global: config.release_orphans == ReleaseOrphans::All,
+        },
+    }
 }
 
 async fn bind(address: Option<&ListenAddress>) -> Result<Option<TcpListener>, RunError> {

@@ -1,29 +1,8 @@
 //! Which version of a kind the API server serves. Asked again every 10 s while a kind is absent.
 
 use http::StatusCode;
+use api::capi::CapiVersion;
 use kube::{Client, core::ApiResource};
-
-/// The versions of Cluster API's kinds that we can read and write, best first.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum CapiVersion {
-    /// Stored since Cluster API 1.11.
-    V1Beta2,
-    /// What older releases serve.
-    V1Beta1,
-}
-
-impl CapiVersion {
-    /// Both, best first.
-    pub const PREFERRED: [Self; 2] = [Self::V1Beta2, Self::V1Beta1];
-
-    /// As it stands after the slash of an `apiVersion`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V1Beta2 => "v1beta2",
-            Self::V1Beta1 => "v1beta1",
-        }
-    }
-}
 
 /// What the server says about a kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +20,7 @@ pub enum Discovered<V> {
 
 /// Looks up a kind of Cluster API.
 pub async fn capi_kind(client: &Client, group: &str, kind: &str) -> kube::Result<Discovered<CapiVersion>> {
-    let versions = CapiVersion::PREFERRED.map(|version| (version.as_str(), version));
+    let versions = [CapiVersion::V1beta2, CapiVersion::V1beta1].map(|version| (version.as_str(), version));
     discover(client, group, kind, &versions).await
 }
 

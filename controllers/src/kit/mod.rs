@@ -11,5 +11,8 @@ pub mod leader;
 pub mod listen;
 pub mod metrics;
 mod process;
+pub mod queue;
 pub mod shutdown;
+pub mod watch;
 pub mod writes;
+#[cfg(test)] mod scratch;

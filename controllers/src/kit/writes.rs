@@ -95,6 +95,29 @@ impl Writer {
         self.exchange(permit, target, write, request).await
     }
 
+    /// How many writes may be under way at this moment.
+    pub fn window(&self) -> usize {
+        self.gate.size()
+    }
+
+    /// Counts a live read like a write, and gives its failure the same name.
+    pub async fn read<T>(&self, target: Target, path: &str, reading: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+        let started = Instant::now();
+        let answer = timeout(REQUEST_TIMEOUT, reading).await;
+        let write = Write::new(target, path);
+        let (code, message) = match answer {
+            Ok(Ok(found)) => {
+                self.metrics.request(target.verb, target.resource, "200", started.elapsed());
+                return Ok(found);
+            }
+            Ok(Err(kube::Error::Api(status))) => (status.code.to_string(), status.message.clone()),
+            Ok(Err(error)) => ("error".to_owned(), chain(&error)),
+            Err(_) => ("timeout".to_owned(), format!("none within {} s", REQUEST_TIMEOUT.as_secs())),
+        };
+        self.metrics.request(target.verb, target.resource, &code, started.elapsed());
+        Err(WriteError::Unavailable { write, ambiguous: false, retry_after: None, message })
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         permit: Permit,

@@ -118,6 +118,11 @@ impl Drop for Permit {
 }
 
 impl Gate {
+    /// How many writes may be under way.
+    pub(crate) fn size(&self) -> usize {
+        self.lock().window.size()
+    }
+
     pub(crate) fn new(max: usize, metrics: Metrics) -> Self {
         let gate = Self {
             state: Mutex::new(State {

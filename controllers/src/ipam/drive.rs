@@ -1,0 +1,362 @@
+//! Carries out the plan of one claim, step by step, and reports to the cache what became of each request.
+//!
+//! Nothing is decided here. Every write has a precondition, and right before it leaves it is checked once more that nobody has paused
+//! the claim, its cluster or its pool since the plan was made.
+
+use std::time::{Duration, Instant};
+
+use api::capi::{CapiVersion, IpAddress, IpAddressClaim};
+use api::reasons::EventReason;
+use kube::Api;
+use poolutil::Span;
+use serde_json::Value;
+use tracing::{debug, info, warn};
+
+use super::Ctx;
+use super::compact::{Revision, Uid};
+use super::facts::{Facts, PoolView};
+use super::objects::{Objects, Request};
+use super::plan::{ClaimWrite, Deletion, Plan, Row, Step};
+use super::records::Slot;
+use super::world::{About, Holds};
+use crate::kit::metrics::Allocation;
+use crate::kit::queue::{Next, Place};
+use crate::kit::writes::{Priority, Target, WriteError};
+
+/// A refused write is tried again after this time even if nothing changes.
+const REFUSED: Duration = Duration::from_secs(300);
+/// A write that was fenced is looked at again after this time, should this process still lead then.
+const FENCED: Duration = Duration::from_secs(1);
+
+/// One claim on its way through a plan.
+struct Drive<'a> {
+    ctx: &'a Ctx,
+    slot: Slot,
+    namespace: &'a str,
+    name: &'a str,
+    version: CapiVersion,
+    kind: &'static str,
+    priority: Priority,
+    holds: Holds,
+}
+
+/// Performs the steps of `plan`; a step that fails ends it, and its error says when to look again.
+pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Holds) -> Next {
+    let place = ctx.world().place(slot).unwrap_or(Place { lane: 0, rank: 0 });
+    let drive = Drive {
+        ctx,
+        slot,
+        namespace: &facts.namespace,
+        name: &facts.name,
+        version: facts.capi,
+        kind: facts.pool.kind().kind(),
+        priority: priority(plan.row),
+        holds,
+    };
+    let recheck = plan.recheck;
+    for step in plan.steps {
+        if let Err(error) = drive.step(step).await {
+            return drive.after(error, place);
+        }
+    }
+    ctx.world().succeeded(slot);
+    recheck.map_or(Next::Done, |delay| Next::After(place, delay))
+}
+
+fn priority(row: Row) -> Priority {
+    match row {
+        Row::Nothing
+        | Row::ReleaseAddress
+        | Row::ReleaseClaim
+        | Row::ReleaseAwaitsAnswer
+        | Row::ReleaseAwaitsConsumer
+        | Row::ReleaseAwaitsGrace
+        | Row::ReleaseAwaitsMemory
+        | Row::ReleaseAwaitsThirdParty
+        | Row::Orphan
+        | Row::OrphanKept
+        | Row::Lost => Priority::Release,
+        Row::Publish | Row::Settled => Priority::Publish,
+        Row::Bind | Row::Allocate | Row::AwaitDelivery | Row::Protect => Priority::Bind,
+        Row::OwnWrite
+        | Row::Moving
+        | Row::ClaimPaused
+        | Row::ClusterPaused
+        | Row::ClusterMissing
+        | Row::PoolPaused
+        | Row::NameTaken
+        | Row::EarlierAddress
+        | Row::Repair
+        | Row::Contested
+        | Row::PoolNotReady
+        | Row::NoRoom
+        | Row::Denied => Priority::Repair,
+    }
+}
+
+impl Drive<'_> {
+    fn objects(&self) -> Objects<'_> {
+        Objects { namespace: self.namespace, name: self.name, version: self.version }
+    }
+
+    async fn step(&self, step: Step) -> Result<(), WriteError> {
+        match step {
+            Step::ProtectClaim(write) => self.protect_claim(&write).await,
+            Step::Bind { span, claim_uid, cluster_label, pool, finalizer } => {
+                let create = self.create(span, &claim_uid, cluster_label.as_deref(), &pool);
+                let protect = async {
+                    match &finalizer {
+                        Some(write) => self.protect_claim(write).await,
+                        None => Ok(()),
+                    }
+                };
+                let (created, protected) = tokio::join!(create, protect);
+                created.and(protected)
+            }
+            Step::Repair { revision, repair } => {
+                let answer = self.send(self.objects().repair_address(&revision, &repair)).await?;
+                self.note_address(&revision, &answer);
+                self.ctx.metrics.allocation(self.kind, Allocation::Adopted);
+                info!(claim = self.title(), "address completed");
+                Ok(())
+            }
+            Step::Publish { patch, revision, bound, text, made } => self.publish(&patch, &revision, bound, text, made).await,
+            Step::Tell { patch, revision } => {
+                let answer = self.send(self.objects().claim_status(&patch)).await?;
+                self.note_claim(&revision, &answer);
+                self.ctx.metrics.allocation(self.kind, Allocation::Refused);
+                Ok(())
+            }
+            Step::DeleteAddress { uid, why, text } => self.delete(&uid, why, &text).await,
+            Step::UnprotectAddress { uid, finalizers } => self.unprotect(&uid, &finalizers).await,
+            Step::ReleaseClaim { uid, finalizers } => self.release_claim(&uid, &finalizers).await,
+            Step::ReleaseOrphan { uid, finalizers, claim_uid } => self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await,
+            Step::ConfirmAbsent => self.confirm_absent().await,
+            Step::RestartWatch => {
+                warn!(claim = self.title(), "the watch does not deliver an address that was created; it starts over");
+                self.ctx.address_watch.now();
+                Ok(())
+            }
+            Step::Remember(span) => {
+                self.ctx.world().remember(self.slot, span);
+                Ok(())
+            }
+            Step::Event(reason, note) => {
+                self.event(reason, note);
+                Ok(())
+            }
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Sends one write, unless somebody paused the claim since the plan was made.
+    async fn send(&self, request: Request) -> Result<Value, WriteError> {
+        self.send_then(request, || ()).await
+    }
+
+    async fn send_then(&self, (target, request): Request, leaving: impl FnOnce()) -> Result<Value, WriteError> {
+        let go = || {
+            let unchanged = self.ctx.world().holds(self.slot) == self.holds;
+            if unchanged {
+                leaving();
+            }
+            unchanged
+        };
+        self.ctx.writer.send(self.priority, target, request?, go).await
+    }
+
+    fn note_claim(&self, before: &Revision, answer: &Value) {
+        if revision(answer) != *before {
+            self.ctx.world().wrote_claim(self.slot, before);
+        }
+    }
+
+    fn note_address(&self, before: &Revision, answer: &Value) {
+        if revision(answer) != *before {
+            self.ctx.world().wrote_address(self.slot, before);
+        }
+    }
+
+    async fn protect_claim(&self, write: &ClaimWrite) -> Result<(), WriteError> {
+        let answer = self.send(self.objects().protect_claim(write)).await?;
+        self.note_claim(&write.revision, &answer);
+        Ok(())
+    }
+
+    async fn create(&self, span: Span, claim: &Uid, label: Option<&str>, pool: &PoolView) -> Result<(), WriteError> {
+        let request = self.objects().create_address(span, claim, label, pool, self.ctx.watch_filter());
+        let answer = self.send_then(request, || self.ctx.world().sent(self.slot, claim.clone())).await;
+        match answer {
+            Ok(answer) => {
+                self.ctx.world().answered(self.slot, uid(&answer));
+                debug!(claim = self.title(), address = %span, "address created");
+                Ok(())
+            }
+            Err(WriteError::AlreadyExists { .. }) => self.compare(span, claim).await,
+            Err(error @ (WriteError::Refused { .. } | WriteError::Malformed(_))) => {
+                warn!(claim = self.title(), address = %span, %error, "address refused");
+                self.ctx.metrics.error(error.category());
+                self.ctx.world().refused(self.slot, error.to_string(), Instant::now() + REFUSED);
+                let place = self.ctx.world().place(self.slot);
+                place.into_iter().for_each(|place| self.ctx.claims.push(self.slot, place));
+                Ok(())
+            }
+            Err(error @ (WriteError::NamespaceTerminating { .. } | WriteError::NotFound { .. })) => {
+                self.ctx.world().not_made(self.slot);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The name is taken: by an earlier try of ours, or by somebody else.
+    async fn compare(&self, span: Span, claim: &Uid) -> Result<(), WriteError> {
+        let found = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?;
+        let ours = found.as_ref().filter(|address| {
+            let owner = super::owners::claim_uid(address.metadata.owner_references.as_deref().unwrap_or_default(), self.name);
+            address.spec.address == span.ip().to_string() && owner.as_ref() == Some(claim)
+        });
+        let mut world = self.ctx.world();
+        match ours {
+            Some(address) => world.answered(self.slot, Uid::new(address.metadata.uid.as_deref().unwrap_or_default())),
+            None => world.not_made(self.slot),
+        }
+        // Should the watch be late, the next try must not come at once.
+        let place = world.place(self.slot);
+        drop(world);
+        place.into_iter().for_each(|place| self.ctx.claims.push_after(self.slot, place, FENCED));
+        Ok(())
+    }
+
+    async fn publish(&self, patch: &Value, before: &Revision, bound: bool, text: String, made: bool) -> Result<(), WriteError> {
+        let answer = self.send(self.objects().claim_status(patch)).await?;
+        self.note_claim(before, &answer);
+        let way = self.ctx.world().published(self.slot);
+        if !bound {
+            return Ok(());
+        }
+        if let Some((took, waited)) = way {
+            self.ctx.metrics.bind_duration(self.kind, took);
+            waited.into_iter().for_each(|waited| self.ctx.metrics.wait_duration(self.kind, waited));
+        }
+        let result = if made { Allocation::Bound } else { Allocation::Adopted };
+        self.ctx.metrics.allocation(self.kind, result);
+        info!(claim = self.title(), address = text, "claim bound");
+        self.event(EventReason::AddressAllocated, format!("allocated {text}"));
+        Ok(())
+    }
+
+    async fn delete(&self, uid: &Uid, why: Deletion, text: &str) -> Result<(), WriteError> {
+        if why == Deletion::Lost {
+            self.ctx.metrics.address_conflict(self.kind);
+            self.ctx.metrics.allocation(self.kind, Allocation::Lost);
+            self.ctx.world().collided(self.slot);
+        }
+        match self.send(self.objects().delete_address(uid)).await {
+            Ok(answer) => self.unprotect(uid, &finalizers(&answer)).await?,
+            Err(WriteError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        info!(claim = self.title(), address = text, reason = ?why, "address deleted");
+        if why == Deletion::Released {
+            self.ctx.metrics.release(self.kind);
+            self.event(EventReason::AddressReleased, format!("released {text}"));
+        }
+        Ok(())
+    }
+
+    async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {
+        let Some(request) = self.objects().unprotect_address(uid, finalizers) else { return Ok(()) };
+        match self.send(request).await {
+            Ok(_) | Err(WriteError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn release_claim(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {
+        let Some(request) = self.objects().release_claim(uid, finalizers) else { return Ok(()) };
+        match self.send(request).await {
+            Ok(_) => {
+                let took = self.ctx.world().time_since(self.slot);
+                took.into_iter().for_each(|took| self.ctx.metrics.release_duration(self.kind, took));
+                Ok(())
+            }
+            Err(WriteError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn release_orphan(&self, uid: &Uid, finalizers: &[String], owner: Option<&Uid>) -> Result<(), WriteError> {
+        let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
+        let found = claim.map(|claim| Uid::new(claim.metadata.uid.as_deref().unwrap_or_default()));
+        if found.is_some() && found.as_ref() == owner {
+            return Ok(());
+        }
+        self.unprotect(uid, finalizers).await?;
+        info!(address = self.title(), "orphaned address let go");
+        Ok(())
+    }
+
+    async fn confirm_absent(&self) -> Result<(), WriteError> {
+        if self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?.is_none() {
+            self.ctx.world().not_made(self.slot);
+        }
+        let place = self.ctx.world().place(self.slot);
+        place.into_iter().for_each(|place| self.ctx.claims.push_after(self.slot, place, FENCED));
+        Ok(())
+    }
+
+    /// A live read, for the few cases where the view is not enough.
+    async fn get<K>(&self, resource: kube::core::ApiResource) -> Result<Option<K>, WriteError>
+    where
+        K: kube::Resource<DynamicType = kube::core::ApiResource, Scope = kube::core::DynamicResourceScope> + Clone + std::fmt::Debug,
+        K: serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced_with(self.ctx.client.clone(), self.namespace, &resource);
+        let resource = if resource.kind == "IPAddress" { "ipaddresses" } else { "ipaddressclaims" };
+        let path = format!("{}/{}", api.resource_url(), self.name);
+        self.ctx.writer.read(Target { verb: "get", resource }, &path, api.get_opt(self.name)).await
+    }
+
+    fn event(&self, reason: EventReason, note: String) {
+        let world = self.ctx.world();
+        let about = match reason {
+            EventReason::OrphanedAddress => world.address_uid(self.slot).map(|uid| About::Address(self.slot, uid)),
+            _ => world.claim_uid(self.slot).map(|uid| About::Claim(self.slot, uid)),
+        };
+        about.into_iter().for_each(|about| self.ctx.notify(&world, &about, reason, note.clone()));
+    }
+
+    /// Maps an error to the next look.
+    fn after(&self, error: WriteError, place: Place) -> Next {
+        let class = error.class();
+        match &error {
+            WriteError::Withheld { .. } => return Next::Done,
+            WriteError::Fenced { .. } => return Next::After(place, FENCED),
+            WriteError::Conflict { .. } | WriteError::AlreadyExists { .. } => debug!(claim = self.title(), %error, "planned again"),
+            _ => warn!(claim = self.title(), %error, "write failed"),
+        }
+        self.ctx.metrics.error(error.category());
+        let delay = self.ctx.world().failed(self.slot, class);
+        match delay.map(|delay| delay.max(error.retry_after().unwrap_or_default())) {
+            Some(Duration::ZERO) => Next::Again(place),
+            Some(delay) => Next::After(place, delay),
+            None => Next::After(place, REFUSED),
+        }
+    }
+}
+
+fn revision(object: &Value) -> Revision {
+    Revision::new(object["metadata"]["resourceVersion"].as_str().unwrap_or_default())
+}
+
+fn uid(object: &Value) -> Uid {
+    Uid::new(object["metadata"]["uid"].as_str().unwrap_or_default())
+}
+
+fn finalizers(object: &Value) -> Vec<String> {
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+}

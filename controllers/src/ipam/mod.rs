@@ -1,0 +1,399 @@
+//! Hands addresses and prefixes from pools to claims, once each, and takes them back.
+//!
+//! - `world` keeps slim records of claims, addresses, pools and clusters, and one ledger per pool, all fed by watches;
+//! - a pass over a claim reads its facts (`observe`), decides (`plan`), and writes (`drive`). Reading, deciding and reserving happen
+//!   in the order of arrival, under one lock and before any task is spawned; writing happens concurrently;
+//! - `pool` does the same for the pools themselves;
+//! - nothing is remembered outside the API: at every start the world is rebuilt from objects, in any order.
+//!
+//! An address is published only if our own watch proves that it was created before every other object with its value.
+
+mod annotations;
+mod compact;
+mod drive;
+mod facts;
+mod objects;
+mod observe;
+mod owners;
+mod plan;
+mod pool;
+mod records;
+mod watches;
+mod world;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::PoolKind;
+use api::capi::{IpAddress, IpAddressClaim};
+use api::names::IPAM_GROUP;
+use api::reasons::EventReason;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::core::ApiResource;
+use tokio::sync::Notify;
+use tracing::{debug, info};
+
+pub use self::facts::Policy;
+use self::plan::{Place as Standing, plan};
+use self::records::{PoolId, Slot};
+pub use self::world::Scope;
+use self::world::{About, Wake, World, lane};
+use crate::kit::events::{Events, ObjectRef, Severity};
+use crate::kit::health::Readiness;
+use crate::kit::leader::Leadership;
+use crate::kit::metrics::{Metrics, PoolLabels, PoolNumbers};
+use crate::kit::queue::{self, Next, Place, Queue};
+use crate::kit::shutdown::Shutdown;
+use crate::kit::watch::Restart;
+use crate::kit::writes::Writer;
+
+/// How often everything is planned again without an occasion, before jitter.
+const RESYNC: Duration = Duration::from_secs(600);
+/// Releases that come within this time share one write of a pool's memory.
+const GATHER: Duration = Duration::from_millis(100);
+/// Pools that change within this time are compared with each other once.
+const COMPARE: Duration = Duration::from_millis(200);
+/// Conditions that another provider did not write are added at this pace.
+const BACKFILL: Duration = Duration::from_millis(100);
+/// How long binds in flight may take when the process stops.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last numbers of all pools may take then.
+const FLUSH: Duration = Duration::from_secs(2);
+/// Tasks over pools that run at once.
+const POOL_TASKS: usize = 16;
+
+/// What the capability is told by the manager's flags.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which objects are served.
+    pub scope: Scope,
+    /// Flags that change a decision.
+    pub policy: Policy,
+}
+
+/// What the capability needs from the manager.
+#[derive(Clone)]
+pub struct Shell {
+    /// The API client, for reads and watches.
+    pub client: Client,
+    /// The only way to write.
+    pub writer: Writer,
+    /// Where events go.
+    pub events: Events,
+    /// Where numbers go.
+    pub metrics: Metrics,
+    /// Where it is said what is in view.
+    pub readiness: Readiness,
+    /// Whether this process is the active one.
+    pub leadership: Leadership,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Everything that passes share.
+struct Ctx {
+    client: Client,
+    writer: Writer,
+    events: Events,
+    metrics: Metrics,
+    policy: Policy,
+    scope: Scope,
+    world: Mutex<World>,
+    claims: Queue<Slot>,
+    pools: Queue<PoolId>,
+    compare: Notify,
+    address_watch: Restart,
+    old_definitions: OldDefinitions,
+}
+
+/// Pool kinds whose installed definition lacks fields of ours.
+#[derive(Debug, Default)]
+struct OldDefinitions(Mutex<HashSet<PoolKind>>);
+
+impl OldDefinitions {
+    fn contains(&self, kind: PoolKind) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&kind)
+    }
+
+    fn insert(&self, kind: PoolKind) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(kind);
+    }
+}
+
+/// The view of a running capability, for other parts of the manager to look into.
+#[derive(Clone)]
+pub struct Ipam(Arc<Ctx>);
+
+impl Ipam {
+    /// A capability that knows nothing yet.
+    pub fn new(shell: &Shell, settings: Settings) -> Self {
+        Self(Arc::new(Ctx {
+            client: shell.client.clone(),
+            writer: shell.writer.clone(),
+            events: shell.events.clone(),
+            metrics: shell.metrics.clone(),
+            policy: settings.policy,
+            scope: settings.scope.clone(),
+            world: Mutex::new(World::new(settings.scope)),
+            claims: Queue::default(),
+            pools: Queue::default(),
+            compare: Notify::new(),
+            address_watch: Restart::default(),
+            old_definitions: OldDefinitions::default(),
+        }))
+    }
+
+    /// The ledgers in words: of one pool by `kind/namespace/name` or `kind/name`, or of all.
+    pub fn describe(&self, pool: Option<&str>) -> Option<String> {
+        self.0.world().describe(pool)
+    }
+
+    /// Serves claims until the shell's shutdown is requested. Without leadership it only watches.
+    pub async fn run(self, shell: Shell) {
+        let ctx = self.0;
+        let watches = watches::follow_all(&ctx, &shell.readiness);
+        let work = async {
+            tokio::select! {
+                () = watches => {}
+                () = resync(&ctx) => {}
+                () = compare(&ctx) => {}
+                () = lead(&ctx, &shell) => {}
+            }
+        };
+        work.await;
+    }
+}
+
+/// Waits until this process leads and everything is in view, then works.
+async fn lead(ctx: &Arc<Ctx>, shell: &Shell) {
+    let stop = shell.shutdown.clone();
+    let begin = async {
+        shell.leadership.acquired().await;
+        while !ctx.world().is_settled() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        watches::catch_up(ctx).await;
+    };
+    tokio::select! {
+        () = begin => {}
+        () = stop.requested() => return,
+    }
+    info!("in view and leading: serving claims");
+    {
+        let mut world = ctx.world();
+        world.wake_all();
+        ctx.deliver(&mut world);
+        for (number, slot) in world.without_conditions().into_iter().enumerate() {
+            let pause = BACKFILL.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
+            ctx.claims.push_after(slot, Place { lane: lane::BACKFILL, rank: 0 }, pause);
+        }
+    }
+    let claims = queue::run(&ctx.claims, || ctx.writer.window(), stop.requested(), PATIENCE, |slot| claim_pass(ctx, slot));
+    let pools = queue::run(&ctx.pools, || POOL_TASKS, stop.requested(), PATIENCE, |id| pool_pass(ctx, id));
+    tokio::join!(claims, pools);
+    let _ = tokio::time::timeout(FLUSH, flush(ctx)).await;
+}
+
+/// Shows every pool's last numbers, whatever the pace.
+async fn flush(ctx: &Arc<Ctx>) {
+    let facts: Vec<_> = {
+        let world = ctx.world();
+        let (wall, now) = (Timestamp::now(), Instant::now());
+        let ids = world.pool_ids().into_iter();
+        ids.filter_map(|id| Some((id, pool::observe::Facts { written: None, ..pool::observe::observe(&world, id, wall, now)? }))).collect()
+    };
+    let passes = facts.iter().map(|(id, facts)| pool::drive::drive(ctx, *id, facts, pool::plan::plan(facts, Timestamp::now())));
+    futures::future::join_all(passes).await;
+}
+
+/// Reads, decides and reserves for one claim, in the order of the queue; the writing is left for a task.
+fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> + Send + use<>, Next> {
+    let (wall, now) = (Timestamp::now(), Instant::now());
+    let mut world = ctx.world();
+    let Some(place) = world.place(slot) else { return Err(Next::Done) };
+    if !world.is_settled() {
+        return Err(Next::After(place, Duration::from_secs(1)));
+    }
+    let Some(mut facts) = observe::observe(&world, slot, ctx.policy, wall, now) else { return Err(Next::Done) };
+    let mut plan = plan(&facts, wall);
+    while let Standing::Allocate(_) = plan.place {
+        facts.refused = world.take_place(slot, plan.place);
+        if facts.refused.is_none() {
+            let Some(seen) = observe::observe(&world, slot, ctx.policy, wall, now) else { break };
+            facts = seen;
+        }
+        plan = self::plan::plan(&facts, wall);
+    }
+    world.take_place(slot, plan.place);
+    world.waits_for(slot, plan.waiting);
+    debug!(claim = world.title(slot), row = ?plan.row, steps = plan.steps.len(), "planned");
+    if plan.steps.is_empty() {
+        if matches!(plan.row, plan::Row::Settled | plan::Row::Nothing) {
+            world.settled(slot);
+        }
+        ctx.deliver(&mut world);
+        world.sweep(slot);
+        return Err(plan.recheck.map_or(Next::Done, |delay| Next::After(place, delay)));
+    }
+    ctx.deliver(&mut world);
+    let holds = world.holds(slot);
+    drop(world);
+    let ctx = ctx.clone();
+    Ok(async move {
+        let next = drive::drive(&ctx, slot, &facts, plan, holds).await;
+        let mut world = ctx.world();
+        ctx.deliver(&mut world);
+        next
+    })
+}
+
+/// Reads and decides for one pool; the writing is left for a task.
+fn pool_pass(ctx: &Arc<Ctx>, id: PoolId) -> Result<impl Future<Output = Next> + Send + use<>, Next> {
+    let mut world = ctx.world();
+    if !world.is_settled() {
+        return Err(Next::After(Place { lane: 0, rank: 0 }, Duration::from_secs(1)));
+    }
+    let forgotten = world.forget_expired(id);
+    ctx.gauge(&world, id);
+    let (wall, now) = (Timestamp::now(), Instant::now());
+    let facts = pool::observe::observe(&world, id, wall, now);
+    if forgotten {
+        ctx.deliver(&mut world);
+    }
+    drop(world);
+    let Some(facts) = facts else { return Err(Next::Done) };
+    let plan = pool::plan::plan(&facts, wall);
+    if plan.steps.is_empty() {
+        return Err(plan.recheck.map_or(Next::Done, |delay| Next::After(Place { lane: 0, rank: 0 }, delay)));
+    }
+    let ctx = ctx.clone();
+    Ok(async move {
+        let next = pool::drive::drive(&ctx, id, &facts, plan).await;
+        let mut world = ctx.world();
+        ctx.deliver(&mut world);
+        next
+    })
+}
+
+/// Plans everything again now and then, from the cache alone.
+async fn resync(ctx: &Ctx) {
+    loop {
+        tokio::time::sleep(RESYNC.mul_f64(rand::random_range(0.9..1.1))).await;
+        let mut world = ctx.world();
+        world.wake_all();
+        ctx.deliver(&mut world);
+    }
+}
+
+/// Compares pools with each other when their specs have changed.
+async fn compare(ctx: &Ctx) {
+    loop {
+        ctx.compare.notified().await;
+        tokio::time::sleep(COMPARE).await;
+        let mut world = ctx.world();
+        world.compare_pools();
+        ctx.deliver(&mut world);
+    }
+}
+
+impl Ctx {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch_filter(&self) -> Option<&str> {
+        self.scope.watch_filter.as_deref()
+    }
+
+    /// Takes the world's wishes to those who fulfil them.
+    fn deliver(&self, world: &mut World) {
+        for wake in world.take_wakes() {
+            match wake {
+                Wake::Claim(slot, place) => self.claims.push(slot, place),
+                Wake::Pool(id) => self.pools.push(id, Place { lane: 0, rank: 0 }),
+                Wake::Gather(id) => self.pools.push_after(id, Place { lane: 0, rank: 0 }, GATHER),
+                Wake::Overlaps => self.compare.notify_one(),
+                Wake::Notice(about, reason, note) => self.notify(world, &about, reason, note),
+            }
+        }
+    }
+
+    /// Publishes an event on an object.
+    fn notify(&self, world: &World, about: &About, reason: EventReason, note: String) {
+        let Some(object) = object(world, about) else { return };
+        let severity = if reason.is_warning() { Severity::Warning } else { Severity::Normal };
+        self.events.publish(object, severity, reason.as_str(), note);
+    }
+
+    /// Shows a pool's numbers.
+    fn gauge(&self, world: &World, id: PoolId) {
+        let Some(pool) = world.pool(id) else { return };
+        let labels = PoolLabels {
+            kind: pool.key.kind.kind(),
+            namespace: pool.key.namespace.as_deref().unwrap_or_default().to_owned(),
+            name: pool.key.name.to_string(),
+        };
+        if pool.record.is_none() {
+            self.metrics.forget_pool(&labels);
+            return;
+        }
+        let counts = pool.ledger.counts();
+        self.metrics.pool_gauges(
+            &labels,
+            PoolNumbers {
+                total: counts.total.saturating(),
+                free: counts.free.saturating(),
+                used: counts.used as u128,
+                out_of_range: counts.out_of_range as u128,
+                reserved: counts.reserved as u128,
+                grace: pool.in_grace.len() as u128,
+                parked: counts.parked as u128,
+                waiting_claims: pool.ledger.waiting() as u128,
+                overlaps: pool.overlap_count as u128,
+                duplicate_addresses: pool.ledger.duplicate_count() as u128,
+                orphaned_addresses: pool.orphans.len() as u128,
+            },
+        );
+    }
+}
+
+/// How an event names its object.
+fn object(world: &World, about: &About) -> Option<ObjectRef> {
+    let named = |resource: ApiResource, slot: Slot, uid: String| {
+        let entry = world.entry(slot)?;
+        Some(ObjectRef {
+            api_version: resource.api_version,
+            kind: resource.kind,
+            namespace: Some(world.names.text(entry.namespace).to_string()),
+            name: entry.name.to_string(),
+            uid,
+        })
+    };
+    match about {
+        About::Claim(slot, uid) => named(IpAddressClaim::api_resource(world.capi), *slot, uid.to_string()),
+        About::Address(slot, uid) => named(IpAddress::api_resource(world.capi), *slot, uid.to_string()),
+        About::ForeignClaim(claim) => {
+            let (namespace, name, uid) = &**claim;
+            let resource = IpAddressClaim::api_resource(world.capi);
+            Some(ObjectRef {
+                api_version: resource.api_version,
+                kind: resource.kind,
+                namespace: Some(namespace.clone()),
+                name: name.clone(),
+                uid: uid.clone(),
+            })
+        }
+        About::Pool(id) => {
+            let pool = world.pool(*id)?;
+            Some(ObjectRef {
+                api_version: format!("{IPAM_GROUP}/{}", api::v1alpha2::VERSION),
+                kind: pool.key.kind.kind().to_owned(),
+                namespace: pool.key.namespace.as_deref().map(ToOwned::to_owned),
+                name: pool.key.name.to_string(),
+                uid: pool.record.as_ref()?.uid.to_string(),
+            })
+        }
+    }
+}

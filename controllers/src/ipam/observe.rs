@@ -1,0 +1,273 @@
+//! Reads the facts about one claim out of the cache. Called under the cache's lock, right before the plan is made.
+
+use std::time::{Duration, Instant};
+
+use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, WATCH_FILTER_LABEL};
+use k8s_openapi::jiff::Timestamp;
+use poolutil::{Mark, ReservationState, Span, Standing};
+
+use super::compact::{Name, Revision};
+use super::facts::{
+    AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair, ReservedFacts, Wishes,
+};
+use super::owners;
+use super::records::{Address, Claim, Entry, Motion, PoolEntry, PoolId, Slot};
+use super::world::World;
+
+/// How long a view that lacks our own write is waited for.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// Everything a plan may want to know about the claim and address in `slot`. `None` if there is nothing under it any more.
+pub fn observe(world: &World, slot: Slot, policy: Policy, wall: Timestamp, now: Instant) -> Option<Facts> {
+    let entry = world.entry(slot)?;
+    let motion = entry.motion.as_deref();
+    let pool_id = world.pool_of(slot);
+    let pool = pool_id.and_then(|id| world.pool(id));
+    let reader = Reader { world, slot, entry, pool_id, pool };
+    let reservation = pool.and_then(|pool| pool.ledger.reservation(slot)).map(|held| ReservedFacts {
+        span: held.span,
+        state: held.state,
+        age: motion.and_then(|motion| motion.post.as_ref()).map_or(Duration::ZERO, |post| {
+            let since = post.answered.as_ref().filter(|_| held.state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
+            now.saturating_duration_since(since)
+        }),
+    });
+    Some(Facts {
+        namespace: world.names.text(entry.namespace).to_string(),
+        name: entry.name.to_string(),
+        capi: world.capi,
+        claim: entry.claim.as_deref().map(|claim| reader.claim(claim)),
+        cluster: reader.cluster(),
+        pool: reader.pool()?,
+        address: entry.address.as_deref().map(|address| reader.address(address)),
+        reservation,
+        refused: None,
+        wishes: reader.wishes(wall),
+        motion: reader.motion(motion, wall, now),
+        policy,
+    })
+}
+
+/// Why a pool that exists gives nothing out, if it does not.
+pub fn trouble(world: &World, pool: &PoolEntry) -> Option<String> {
+    let record = pool.record.as_ref()?;
+    match &record.space {
+        Err(error) => Some(format!("invalid spec: {error}")),
+        Ok(_) if pool.key.kind.is_global() && !world.addresses_everywhere => {
+            Some("addresses of other namespaces are not visible to this manager".to_owned())
+        }
+        Ok(space) => space.why_empty(),
+    }
+}
+
+struct Reader<'a> {
+    world: &'a World,
+    slot: Slot,
+    entry: &'a Entry,
+    pool_id: Option<PoolId>,
+    pool: Option<&'a PoolEntry>,
+}
+
+impl Reader<'_> {
+    fn texts(&self, names: &[Name]) -> Vec<String> {
+        names.iter().map(|name| self.world.names.text(*name).to_string()).collect()
+    }
+
+    fn claim(&self, claim: &Claim) -> ClaimFacts {
+        ClaimFacts {
+            uid: claim.uid.clone(),
+            revision: claim.revision.clone(),
+            generation: claim.generation.into(),
+            deleting: claim.deleting,
+            moving: claim.moving,
+            paused: claim.paused,
+            finalizers: self.texts(&claim.finalizers),
+            release_now: claim.release_now,
+            bound: claim.bound,
+            conditions: claim.conditions.whole(),
+            cluster_label: claim.label.map(|name| self.world.names.text(name).to_string()),
+        }
+    }
+
+    fn cluster(&self) -> ClusterFacts {
+        let Some(name) = self.entry.claim.as_ref().and_then(|claim| claim.cluster) else {
+            return ClusterFacts::Unnamed;
+        };
+        match self.world.clusters.get(&(self.entry.namespace, name)).and_then(|cluster| cluster.paused) {
+            Some(true) => ClusterFacts::Paused,
+            Some(false) => ClusterFacts::Running,
+            None => ClusterFacts::Missing(self.world.names.text(name).to_string()),
+        }
+    }
+
+    fn pool(&self) -> Option<PoolFacts> {
+        let Some(pool) = self.pool else {
+            // Nothing here refers to a pool of ours: an address of another provider, and no claim.
+            return Some(PoolFacts::Absent(api::PoolKind::InClusterIPPool, String::new()));
+        };
+        let Some(record) = &pool.record else {
+            return Some(PoolFacts::Absent(pool.key.kind, pool.key.name.to_string()));
+        };
+        Some(PoolFacts::Known(Box::new(PoolView {
+            kind: pool.key.kind,
+            name: pool.key.name.to_string(),
+            uid: record.uid.clone(),
+            paused: record.paused,
+            deleting: record.deleting || record.moving,
+            trouble: trouble(self.world, pool),
+            grace: record.grace,
+            prefix: record.prefix,
+            gateway: record.gateway.clone(),
+            total: pool.ledger.counts().total.to_string(),
+            used: pool.ledger.counts().used as u64,
+        })))
+    }
+
+    fn address(&self, address: &Address) -> AddressFacts {
+        let relation = self.relation(address);
+        let fresh = address.ours && self.entry.claim.as_ref().is_none_or(|claim| !claim.bound);
+        let made_here = self.made_here(address);
+        let finalizers = self.texts(&address.finalizers);
+        AddressFacts {
+            uid: address.uid.clone(),
+            revision: address.revision.clone(),
+            deleting: address.deleting,
+            moving: address.moving,
+            claim_uid: self.claim_uid(address),
+            span: address.span,
+            text: address.span.map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
+            repair: self.repair(address, &finalizers).filter(|_| relation == Relation::Ours),
+            finalizers,
+            fresh: fresh || made_here,
+            made_here,
+            contest: address.span.and_then(|span| self.contest(address, &span)),
+            relation,
+        }
+    }
+
+    /// This process posted the object, and has published nothing of it yet.
+    fn made_here(&self, address: &Address) -> bool {
+        let post = self.entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
+        post.is_some_and(|post| match &post.answered {
+            Some((_, uid)) => *uid == address.uid,
+            None => address.ours && self.claim_uid(address).as_ref() == Some(&post.claim),
+        })
+    }
+
+    fn claim_uid(&self, address: &Address) -> Option<super::compact::Uid> {
+        owners::claim_uid(&self.owners(address), &self.entry.name)
+    }
+
+    fn owners(&self, address: &Address) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
+        let key = address.pool.and_then(|pool| self.world.pool(pool)).map(|pool| &pool.key);
+        address.owners.whole(&self.entry.name, key)
+    }
+
+    fn relation(&self, address: &Address) -> Relation {
+        let Some(claim) = &self.entry.claim else { return Relation::Ours };
+        if let Some(other) = &address.other_claim {
+            return Relation::Other(format!("belongs to claim {other:?}"));
+        }
+        if address.pool != Some(claim.pool) {
+            return Relation::Other("belongs to another pool".to_owned());
+        }
+        if address.deleting.is_some() && self.claim_uid(address).as_ref() != Some(&claim.uid) {
+            return Relation::Earlier;
+        }
+        Relation::Ours
+    }
+
+    /// What an address of ours lacks.
+    fn repair(&self, address: &Address, finalizers: &[String]) -> Option<Repair> {
+        let claim = self.entry.claim.as_ref()?;
+        let pool = self.pool?;
+        let wanted_pool = pool.record.as_ref().map(|record| owners::pool_reference(pool.key.kind, &pool.key.name, &record.uid));
+        let wanted_claim = owners::claim_reference(self.world.capi, &self.entry.name, &claim.uid);
+        let owners = owners::completed(&self.owners(address), wanted_claim, wanted_pool);
+        let protected = address.deleting.is_some() || finalizers.iter().any(|name| name == PROTECT_ADDRESS);
+        let finalizers = (!protected).then(|| finalizers.iter().cloned().chain([PROTECT_ADDRESS.to_owned()]).collect());
+        let mut labels = Vec::new();
+        if let Some(name) = claim.label.filter(|name| address.cluster_label != Some(*name)) {
+            labels.push((CLUSTER_NAME_LABEL.to_owned(), self.world.names.text(name).to_string()));
+        }
+        if let Some(filter) = self.world.scope.watch_filter.as_ref().filter(|_| !address.filtered) {
+            labels.push((WATCH_FILTER_LABEL.to_owned(), filter.clone()));
+        }
+        let complete = owners.is_none() && finalizers.is_none() && labels.is_empty();
+        (!complete).then_some(Repair { owners, finalizers, labels })
+    }
+
+    /// The other holders of the value, unless this one provably precedes them all.
+    fn contest(&self, address: &Address, span: &Span) -> Option<Contest> {
+        let ledger = &self.world.pool(address.pool?)?.ledger;
+        let first = match ledger.standing(self.slot, span) {
+            Standing::Alone | Standing::First => return None,
+            Standing::Behind(first) => Some(first),
+            Standing::Unseen => None,
+        };
+        let own_mark = ledger.holders(span).find(|(key, _)| *key == self.slot).map(|(_, mark)| mark);
+        let mut contest = Contest {
+            holder: first.map_or_else(|| "another claim".to_owned(), |first| self.world.title(first)),
+            published: false,
+            fresh: false,
+            elder: false,
+        };
+        for (key, mark) in ledger.holders(span).filter(|(key, _)| *key != self.slot) {
+            let Some((entry, other)) = self.world.entry(key).and_then(|entry| Some((entry, entry.address.as_deref()?))) else { continue };
+            let published = entry.claim.as_ref().is_none_or(|claim| claim.bound);
+            contest.published |= published;
+            contest.fresh |= other.ours && !published;
+            contest.elder |= own_mark.is_some_and(|own: Mark| mark.precedes(own))
+                || (other.created, other.uid.to_string()) < (address.created, address.uid.to_string());
+        }
+        Some(contest)
+    }
+
+    fn wishes(&self, wall: Timestamp) -> Wishes {
+        let (Some(claim), Some(id), Some(pool)) = (&self.entry.claim, self.pool_id, self.pool) else { return Wishes::default() };
+        let Some((record, space)) = pool.record.as_ref().and_then(|record| Some((record, record.space.as_ref().ok()?))) else {
+            return Wishes::default();
+        };
+        let motion = self.entry.motion.as_deref();
+        let key = self.world.memory_key(self.slot, id);
+        let requested = claim.requested.as_deref().map(|text| {
+            let span = space.parse_request(text).map_err(|error| format!("requested address {text:?}: {error}"))?;
+            match record.pre_allocations.owner(span).filter(|owner| *owner != key) {
+                Some(owner) => Err(format!("requested address {span} is pre-allocated to {owner}")),
+                None => Ok(span),
+            }
+        });
+        Wishes {
+            named: requested.or_else(|| record.pre_allocations.get(&key).map(Ok)),
+            former: motion.and_then(|motion| motion.former),
+            remembered: record.sticky.and_then(|_| record.memory.get(&key, wall)),
+            collided: motion.is_some_and(|motion| motion.collisions > 0),
+        }
+    }
+
+    fn motion(&self, motion: Option<&Motion>, wall: Timestamp, now: Instant) -> MotionFacts {
+        let Some(motion) = motion else {
+            return MotionFacts { memory: self.memory(wall), ..MotionFacts::default() };
+        };
+        let claim = self.entry.claim.as_ref().map(|claim| &claim.revision);
+        let address = self.entry.address.as_ref().map(|address| &address.revision);
+        let unseen = |wrote: &Option<(Revision, Instant)>, seen: Option<&Revision>| {
+            wrote.as_ref().is_some_and(|(before, at)| Some(before) == seen && now.saturating_duration_since(*at) < BELIEVED)
+        };
+        MotionFacts {
+            own_write_unseen: unseen(&motion.wrote_claim, claim) || unseen(&motion.wrote_address, address),
+            waiting: motion.waiting.map(|(waiting, since)| (waiting, now.saturating_duration_since(since))),
+            position: motion.waiting.and_then(|_| self.pool?.ledger.position(self.slot)).map(|ahead| ahead + 1),
+            refusal: motion.refusal.as_ref().filter(|(_, until)| *until > now).map(|(words, _)| words.clone()),
+            moved: motion.moved,
+            memory: self.memory(wall),
+        }
+    }
+
+    fn memory(&self, wall: Timestamp) -> Memory {
+        let (Some(id), Some(pool), Some(address)) = (self.pool_id, self.pool, &self.entry.address) else { return Memory::Off };
+        let Some(record) = pool.record.as_ref().filter(|record| record.sticky.is_some() && !record.deleting) else { return Memory::Off };
+        let written = record.memory.get(&self.world.memory_key(self.slot, id), wall);
+        if written.is_some() && written == address.span { Memory::Written } else { Memory::Missing }
+    }
+}

@@ -1,0 +1,52 @@
+//! The ledgers in words, for people who ask at `/debug/ledger`.
+
+use std::fmt::Write as _;
+
+use super::World;
+use crate::ipam::records::PoolEntry;
+
+impl World {
+    /// One pool by `kind/namespace/name` (`kind/name` for cluster-scoped kinds), or all of them; `None` if there is no such pool.
+    pub fn describe(&self, pool: Option<&str>) -> Option<String> {
+        let mut text = String::new();
+        for (_, entry) in &self.pools {
+            let title = title(entry);
+            if pool.is_none_or(|wanted| wanted == title) {
+                self.describe_pool(&mut text, &title, entry);
+            }
+        }
+        (pool.is_none() || !text.is_empty()).then_some(text)
+    }
+
+    fn describe_pool(&self, text: &mut String, title: &str, pool: &PoolEntry) {
+        let counts = pool.ledger.counts();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{title}: total={} free={} used={} outOfRange={} reserved={} parked={} waiting={} duplicates={}",
+            counts.total,
+            counts.free,
+            counts.used,
+            counts.out_of_range,
+            counts.reserved,
+            counts.parked,
+            pool.ledger.waiting(),
+            pool.ledger.duplicate_count(),
+        );
+        for (slot, held) in pool.ledger.reservations() {
+            let _ = writeln!(text, "  reserved {} for {} ({:?})", held.span, self.title(slot), held.state);
+        }
+        for twice in pool.ledger.duplicates(100) {
+            let holders: Vec<String> = twice.holders.iter().map(|slot| self.title(*slot)).collect();
+            let _ = writeln!(text, "  held twice {} by {}", twice.span, holders.join(", "));
+        }
+    }
+}
+
+fn title(pool: &PoolEntry) -> String {
+    let key = &pool.key;
+    match &key.namespace {
+        Some(namespace) => format!("{}/{namespace}/{}", key.kind, key.name),
+        None => format!("{}/{}", key.kind, key.name),
+    }
+}
