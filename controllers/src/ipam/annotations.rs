@@ -41,7 +41,10 @@ impl PreAllocations {
         let entries: BTreeMap<String, serde_json::Value> = match serde_json::from_str(text) {
             Ok(entries) => entries,
             Err(error) => {
-                return Self { by_claim: BTreeMap::new(), problems: vec![format!("pre-allocations: not a JSON object: {error}")] };
+                return Self {
+                    by_claim: BTreeMap::new(),
+                    problems: vec![format!("pre-allocations: not a JSON object: {error}")],
+                };
             }
         };
         let mut read = Self::default();
@@ -136,7 +139,8 @@ mod tests {
 
     fn pool() -> Pool {
         let addresses = ["10.0.0.10-10.0.0.20".to_owned()];
-        Pool::ip(&IpPoolSpec { addresses: &addresses, prefix: 24, gateway: "10.0.0.10", excluded: &[], allocate_reserved: false }).unwrap()
+        Pool::ip(&IpPoolSpec { addresses: &addresses, prefix: 24, gateway: "10.0.0.10", excluded: &[], allocate_reserved: false })
+            .unwrap()
     }
 
     #[test]
@@ -153,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_bad_pre_allocation_is_told_and_the_others_count() {
-        let read = PreAllocations::read(r#"{"a":"10.0.0.11","b":"10.0.0.11","c":"10.0.0.10","d":"x","e":7,"f":"10.0.0.12"}"#, &pool());
+        let read =
+            PreAllocations::read(r#"{"a":"10.0.0.11","b":"10.0.0.11","c":"10.0.0.10","d":"x","e":7,"f":"10.0.0.12"}"#, &pool());
         assert_eq!(read.spans().map(|span| span.to_string()).collect::<Vec<_>>(), ["10.0.0.11", "10.0.0.12"]);
         assert_eq!((read.problems.len(), read.owner(read.get("f").unwrap())), (4, Some("f")));
         assert_eq!(PreAllocations::read("[", &pool()).problems.len(), 1);

@@ -130,7 +130,9 @@ impl Drive<'_> {
             Step::DeleteAddress { uid, why, text } => self.delete(&uid, why, &text).await,
             Step::UnprotectAddress { uid, finalizers } => self.unprotect(&uid, &finalizers).await,
             Step::ReleaseClaim { uid, finalizers } => self.release_claim(&uid, &finalizers).await,
-            Step::ReleaseOrphan { uid, finalizers, claim_uid } => self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await,
+            Step::ReleaseOrphan { uid, finalizers, claim_uid } => {
+                self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await
+            }
             Step::ConfirmAbsent => self.confirm_absent().await,
             Step::RestartWatch => {
                 warn!(claim = self.title(), "the watch does not deliver an address that was created; it starts over");
@@ -312,7 +314,9 @@ impl Drive<'_> {
     /// A live read, for the few cases where the view is not enough.
     async fn get<K>(&self, resource: kube::core::ApiResource) -> Result<Option<K>, WriteError>
     where
-        K: kube::Resource<DynamicType = kube::core::ApiResource, Scope = kube::core::DynamicResourceScope> + Clone + std::fmt::Debug,
+        K: kube::Resource<DynamicType = kube::core::ApiResource, Scope = kube::core::DynamicResourceScope>
+            + Clone
+            + std::fmt::Debug,
         K: serde::de::DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced_with(self.ctx.client.clone(), self.namespace, &resource);
@@ -336,7 +340,9 @@ impl Drive<'_> {
         match &error {
             WriteError::Withheld { .. } => return Next::Done,
             WriteError::Fenced { .. } => return Next::After(place, FENCED),
-            WriteError::Conflict { .. } | WriteError::AlreadyExists { .. } => debug!(claim = self.title(), %error, "planned again"),
+            WriteError::Conflict { .. } | WriteError::AlreadyExists { .. } => {
+                debug!(claim = self.title(), %error, "planned again")
+            }
             _ => warn!(claim = self.title(), %error, "write failed"),
         }
         self.ctx.metrics.error(error.category());

@@ -40,6 +40,7 @@ use self::plan::{Place as Standing, plan};
 use self::records::{PoolId, Slot};
 pub use self::world::Scope;
 use self::world::{About, Wake, World, lane};
+use crate::kit::bucket::Bucket;
 use crate::kit::events::{Events, ObjectRef, Severity};
 use crate::kit::health::Readiness;
 use crate::kit::leader::Leadership;
@@ -61,6 +62,8 @@ const BACKFILL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last numbers of all pools may take then.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Status writes a second, all pools together.
+const POOL_WRITES: f64 = 100.0;
 /// Tasks over pools that run at once.
 const POOL_TASKS: usize = 16;
 
@@ -106,6 +109,7 @@ struct Ctx {
     compare: Notify,
     address_watch: Restart,
     old_definitions: OldDefinitions,
+    pool_writes: Mutex<Bucket>,
 }
 
 /// Pool kinds whose installed definition lacks fields of ours.
@@ -142,6 +146,7 @@ impl Ipam {
             compare: Notify::new(),
             address_watch: Restart::default(),
             old_definitions: OldDefinitions::default(),
+            pool_writes: Mutex::new(Bucket::new(POOL_WRITES, POOL_WRITES, tokio::time::Instant::now())),
         }))
     }
 
@@ -174,7 +179,9 @@ async fn lead(ctx: &Arc<Ctx>, shell: &Shell) {
         while !ctx.world().is_settled() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        watches::catch_up(ctx).await;
+        if shell.leadership.is_elected() {
+            watches::catch_up(ctx).await;
+        }
     };
     tokio::select! {
         () = begin => {}
@@ -202,7 +209,8 @@ async fn flush(ctx: &Arc<Ctx>) {
         let world = ctx.world();
         let (wall, now) = (Timestamp::now(), Instant::now());
         let ids = world.pool_ids().into_iter();
-        ids.filter_map(|id| Some((id, pool::observe::Facts { written: None, ..pool::observe::observe(&world, id, wall, now)? }))).collect()
+        ids.filter_map(|id| Some((id, pool::observe::Facts { written: None, ..pool::observe::observe(&world, id, wall, now)? })))
+            .collect()
     };
     let passes = facts.iter().map(|(id, facts)| pool::drive::drive(ctx, *id, facts, pool::plan::plan(facts, Timestamp::now())));
     futures::future::join_all(passes).await;
@@ -245,6 +253,7 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
         let next = drive::drive(&ctx, slot, &facts, plan, holds).await;
         let mut world = ctx.world();
         ctx.deliver(&mut world);
+        world.sweep(slot);
         next
     })
 }
@@ -325,6 +334,11 @@ impl Ctx {
         let Some(object) = object(world, about) else { return };
         let severity = if reason.is_warning() { Severity::Warning } else { Severity::Normal };
         self.events.publish(object, severity, reason.as_str(), note);
+    }
+
+    /// When the next status write of any pool may be made.
+    fn pool_pause(&self) -> Duration {
+        self.pool_writes.lock().unwrap_or_else(PoisonError::into_inner).reserve(tokio::time::Instant::now())
     }
 
     /// Shows a pool's numbers.

@@ -38,7 +38,14 @@ impl Objects<'_> {
     }
 
     /// Creates the address.
-    pub fn create_address(&self, span: Span, claim: &Uid, label: Option<&str>, pool: &PoolView, watch_filter: Option<&str>) -> Request {
+    pub fn create_address(
+        &self,
+        span: Span,
+        claim: &Uid,
+        label: Option<&str>,
+        pool: &PoolView,
+        watch_filter: Option<&str>,
+    ) -> Request {
         let labels = [label.map(|value| (CLUSTER_NAME_LABEL, value)), watch_filter.map(|value| (WATCH_FILTER_LABEL, value))];
         let labels: std::collections::BTreeMap<String, String> =
             labels.into_iter().flatten().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -81,7 +88,10 @@ impl Objects<'_> {
 
     /// Deletes the address with this UID.
     pub fn delete_address(&self, uid: &Uid) -> Request {
-        (Target { verb: "delete", resource: "ipaddresses" }, delete(&self.address(), Some(self.namespace), self.name, &uid.to_string()))
+        (
+            Target { verb: "delete", resource: "ipaddresses" },
+            delete(&self.address(), Some(self.namespace), self.name, &uid.to_string()),
+        )
     }
 
     /// Takes our finalizer from the address with this UID; `None` if it is not among its finalizers.

@@ -8,7 +8,8 @@ use poolutil::{Mark, ReservationState, Span, Standing};
 
 use super::compact::{Name, Revision};
 use super::facts::{
-    AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair, ReservedFacts, Wishes,
+    AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair,
+    ReservedFacts, Wishes,
 };
 use super::owners;
 use super::records::{Address, Claim, Entry, Motion, PoolEntry, PoolId, Slot};
@@ -28,7 +29,8 @@ pub fn observe(world: &World, slot: Slot, policy: Policy, wall: Timestamp, now: 
         span: held.span,
         state: held.state,
         age: motion.and_then(|motion| motion.post.as_ref()).map_or(Duration::ZERO, |post| {
-            let since = post.answered.as_ref().filter(|_| held.state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
+            let since =
+                post.answered.as_ref().filter(|_| held.state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
             now.saturating_duration_since(since)
         }),
     });
@@ -135,7 +137,9 @@ impl Reader<'_> {
             moving: address.moving,
             claim_uid: self.claim_uid(address),
             span: address.span,
-            text: address.span.map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
+            text: address
+                .span
+                .map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
             repair: self.repair(address, &finalizers).filter(|_| relation == Relation::Ours),
             finalizers,
             fresh: fresh || made_here,
@@ -213,7 +217,9 @@ impl Reader<'_> {
             elder: false,
         };
         for (key, mark) in ledger.holders(span).filter(|(key, _)| *key != self.slot) {
-            let Some((entry, other)) = self.world.entry(key).and_then(|entry| Some((entry, entry.address.as_deref()?))) else { continue };
+            let Some((entry, other)) = self.world.entry(key).and_then(|entry| Some((entry, entry.address.as_deref()?))) else {
+                continue;
+            };
             let published = entry.claim.as_ref().is_none_or(|claim| claim.bound);
             contest.published |= published;
             contest.fresh |= other.ours && !published;
@@ -266,7 +272,9 @@ impl Reader<'_> {
 
     fn memory(&self, wall: Timestamp) -> Memory {
         let (Some(id), Some(pool), Some(address)) = (self.pool_id, self.pool, &self.entry.address) else { return Memory::Off };
-        let Some(record) = pool.record.as_ref().filter(|record| record.sticky.is_some() && !record.deleting) else { return Memory::Off };
+        let Some(record) = pool.record.as_ref().filter(|record| record.sticky.is_some() && !record.deleting) else {
+            return Memory::Off;
+        };
         let written = record.memory.get(&self.world.memory_key(self.slot, id), wall);
         if written.is_some() && written == address.span { Memory::Written } else { Memory::Missing }
     }

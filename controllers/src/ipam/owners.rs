@@ -42,8 +42,13 @@ pub fn claim_uid(references: &[OwnerReference], name: &str) -> Option<Uid> {
 ///
 /// One that exists already (same group, kind and name) is completed in its place and keeps its version; a foreign controller keeps its
 /// role, and the claim is then added beside it.
-pub fn completed(references: &[OwnerReference], claim: OwnerReference, pool: Option<OwnerReference>) -> Option<Vec<OwnerReference>> {
-    let foreign_controller = references.iter().any(|reference| reference.controller == Some(true) && !is_claim(reference, &claim.name));
+pub fn completed(
+    references: &[OwnerReference],
+    claim: OwnerReference,
+    pool: Option<OwnerReference>,
+) -> Option<Vec<OwnerReference>> {
+    let foreign_controller =
+        references.iter().any(|reference| reference.controller == Some(true) && !is_claim(reference, &claim.name));
     let claim = OwnerReference { controller: Some(!foreign_controller), ..claim };
     let mut whole = references.to_vec();
     for wanted in std::iter::once(claim).chain(pool) {

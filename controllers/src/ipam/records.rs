@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use api::PoolKind;
 use api::capi::{CapiVersion, ClaimConditions, ClaimReady, IpAddress, IpAddressClaim, ReadyView};
 use api::names::{
-    CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, FIELD_MANAGER, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT, WATCH_FILTER_LABEL,
+    CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, FIELD_MANAGER, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT,
+    WATCH_FILTER_LABEL,
 };
 use api::v1alpha2::PoolStatus;
 use compact_str::CompactString;
@@ -300,11 +301,7 @@ impl Conditions {
         let new = conditions.new_ready.as_ref()?;
         let text = new.message.strip_prefix("allocated ")?;
         let since = new.last_transition_time.parse::<k8s_openapi::jiff::Timestamp>().ok()?.as_second();
-        let compact = Self::Bound {
-            text: text.into(),
-            generation: i32::try_from(new.observed_generation?).ok()?,
-            since,
-        };
+        let compact = Self::Bound { text: text.into(), generation: i32::try_from(new.observed_generation?).ok()?, since };
         (compact.whole() == *conditions).then_some(compact)
     }
 
@@ -329,7 +326,11 @@ impl Conditions {
                         last_transition_time: since.clone(),
                         place: 0,
                     }),
-                    legacy_ready: Some(ReadyView { status: "True".to_owned(), last_transition_time: since, ..ReadyView::default() }),
+                    legacy_ready: Some(ReadyView {
+                        status: "True".to_owned(),
+                        last_transition_time: since,
+                        ..ReadyView::default()
+                    }),
                     ..ClaimConditions::default()
                 }
             }
@@ -376,7 +377,8 @@ impl Owners {
         if let (Some(key), [first, second]) = (pool, references) {
             let (claim, pool) = (Uid::new(&first.uid), Uid::new(&second.uid));
             for version in [CapiVersion::V1beta2, CapiVersion::V1beta1] {
-                let standard = [owners::claim_reference(version, name, &claim), owners::pool_reference(key.kind, &key.name, &pool)];
+                let standard =
+                    [owners::claim_reference(version, name, &claim), owners::pool_reference(key.kind, &key.name, &pool)];
                 if references == standard {
                     return Self::Standard { claim, pool, version };
                 }

@@ -107,6 +107,9 @@ fn take(ctx: &Arc<Ctx>, readiness: &Readiness, kind: Watched, event: impl FnOnce
     let before = world.sync(kind);
     event(&mut world);
     let after = world.sync(kind);
+    if (before, after) == (Sync::NotServed, Sync::Synced) {
+        world.wake_all();
+    }
     ctx.deliver(&mut world);
     drop(world);
     if before != after {

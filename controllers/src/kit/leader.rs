@@ -51,6 +51,11 @@ impl Leadership {
         Self { claim: Arc::new(watch::Sender::new(claim)) }
     }
 
+    /// Whether there is an election at all, and so perhaps a former leader.
+    pub fn is_elected(&self) -> bool {
+        !matches!(*self.claim.borrow(), Claim::Always)
+    }
+
     /// Whether a write that starts now ends before anybody else can lead.
     pub fn may_write(&self) -> bool {
         match *self.claim.borrow() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use super::observe::Facts;
-use super::plan::{Plan, Step};
+use super::plan::{Plan, Step, turns};
 use crate::ipam::Ctx;
 use crate::ipam::compact::Revision;
 use crate::ipam::records::PoolId;
@@ -89,6 +89,9 @@ impl Drive<'_> {
     }
 
     async fn show(&self, status: &PoolStatus, revision: &Revision) -> Result<Revision, WriteError> {
+        if !turns(&self.facts.status, status) {
+            tokio::time::sleep(self.ctx.pool_pause()).await;
+        }
         if !self.ctx.old_definitions.contains(self.facts.kind) {
             let object = json!({
                 "apiVersion": self.resource.api_version,

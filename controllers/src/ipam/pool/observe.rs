@@ -116,7 +116,10 @@ pub fn observe(world: &World, id: PoolId, wall: Timestamp, now: Instant) -> Opti
         memory,
         problems: record.pre_allocations.problems.clone(),
         written: pool.written.map(|written| now.saturating_duration_since(written)),
-        own_write_unseen: pool.stale.iter().any(|(stale, at)| *stale == record.revision && now.saturating_duration_since(*at) < BELIEVED),
+        own_write_unseen: pool
+            .stale
+            .iter()
+            .any(|(stale, at)| *stale == record.revision && now.saturating_duration_since(*at) < BELIEVED),
         forgets_in: record.sticky.and_then(|_| {
             let next = record.memory.at(wall).map(|(.., until)| until.as_second()).min()?;
             Some(Duration::from_secs((next - wall_seconds).max(1).unsigned_abs()))

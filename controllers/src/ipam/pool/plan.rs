@@ -84,7 +84,7 @@ fn show(plan: &mut Plan, facts: &Facts, now: Timestamp) {
 }
 
 /// Whether the pool runs full, or is not full any more.
-fn turns(before: &PoolStatus, after: &PoolStatus) -> bool {
+pub fn turns(before: &PoolStatus, after: &PoolStatus) -> bool {
     let full = |status: &PoolStatus| status.ip_addresses.map(|counts| counts.free == 0);
     full(before) != full(after)
 }
@@ -112,13 +112,15 @@ fn numbers(counts: &Counts) -> (Option<AddressCounts>, Option<ExactCounts>) {
         used: number(counts.used),
         out_of_range: number(counts.out_of_range),
     };
-    let exact = counts.total.exceeds_i64().then(|| ExactCounts { total: counts.total.to_string(), free: counts.free.to_string() });
+    let exact =
+        counts.total.exceeds_i64().then(|| ExactCounts { total: counts.total.to_string(), free: counts.free.to_string() });
     (Some(shown), exact)
 }
 
 /// All four conditions, in the order of their declaration, behind those of others.
 fn conditions(facts: &Facts, now: Timestamp) -> Vec<Condition> {
-    let foreign = facts.status.conditions.iter().filter(|condition| PoolCondition::ALL.iter().all(|ours| ours.as_str() != condition.type_));
+    let foreign =
+        facts.status.conditions.iter().filter(|condition| PoolCondition::ALL.iter().all(|ours| ours.as_str() != condition.type_));
     let ours = PoolCondition::ALL.iter().map(|kind| {
         let (status, reason, message) = match kind {
             PoolCondition::Ready => ready(facts),
@@ -190,15 +192,22 @@ fn conflicting(facts: &Facts) -> (bool, PoolReason, String) {
 /// What a change of conditions is worth telling.
 fn events(before: &PoolStatus, after: &PoolStatus) -> Vec<Step> {
     let find = |status: &PoolStatus, kind: PoolCondition| {
-        status.conditions.iter().find(|condition| condition.type_ == kind.as_str()).map(|found| (found.status == "True", found.clone()))
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind.as_str())
+            .map(|found| (found.status == "True", found.clone()))
     };
     let mut events = Vec::new();
     for kind in PoolCondition::ALL {
         let (Some((now, condition)), before) = (find(after, *kind), find(before, *kind)) else { continue };
         let was = before.as_ref().is_some_and(|(was, _)| *was);
-        let other_text = before.is_none_or(|(_, before)| before.message != condition.message || before.reason != condition.reason);
+        let other_text =
+            before.is_none_or(|(_, before)| before.message != condition.message || before.reason != condition.reason);
         let reason = match kind {
-            PoolCondition::Ready => (!now && other_text && condition.reason == PoolReason::InvalidSpec.as_str()).then_some(EventReason::InvalidSpec),
+            PoolCondition::Ready => {
+                (!now && other_text && condition.reason == PoolReason::InvalidSpec.as_str()).then_some(EventReason::InvalidSpec)
+            }
             PoolCondition::Exhausted => match (was, now) {
                 (false, true) => Some(EventReason::NoFreeAddresses),
                 (true, false) => Some(EventReason::CapacityAvailable),

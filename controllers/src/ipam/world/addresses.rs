@@ -30,7 +30,8 @@ impl World {
                 self.take_address(&address, Mark::Added(self.mark));
             }
             Seen::Gone(address) => {
-                let (namespace, name) = (address.metadata.namespace.unwrap_or_default(), address.metadata.name.unwrap_or_default());
+                let (namespace, name) =
+                    (address.metadata.namespace.unwrap_or_default(), address.metadata.name.unwrap_or_default());
                 if let Some(slot) = self.find(&namespace, &name) {
                     self.lose_address(slot);
                 }
@@ -42,7 +43,8 @@ impl World {
     fn end_addresses(&mut self) {
         let listed = self.end_list(Watched::Addresses);
         let known = self.entries.iter().filter(|(_, entry)| entry.address.is_some());
-        let gone: Vec<Slot> = known.filter_map(|(slot, _)| Slot::try_from(slot).ok()).filter(|slot| !listed.contains(slot)).collect();
+        let gone: Vec<Slot> =
+            known.filter_map(|(slot, _)| Slot::try_from(slot).ok()).filter(|slot| !listed.contains(slot)).collect();
         for slot in gone {
             self.lose_address(slot);
         }
@@ -115,7 +117,10 @@ impl World {
         if let Some(pool) = address.pool {
             self.let_go(slot, pool, &address);
         }
-        let ours = self.entry(slot).and_then(|entry| entry.claim.as_ref()).is_some_and(|claim| claim.bound && Some(claim.pool) == address.pool);
+        let ours = self
+            .entry(slot)
+            .and_then(|entry| entry.claim.as_ref())
+            .is_some_and(|claim| claim.bound && Some(claim.pool) == address.pool);
         if let Some(entry) = self.entry_mut(slot)
             && let Some(motion) = entry.motion.as_mut()
         {
@@ -136,7 +141,11 @@ impl World {
         let Some(pool) = address.pool else { return };
         let orphan = entry.claim.is_none() && address.deleting.is_some() && !address.moving;
         let Some(entry) = self.pool_mut(pool) else { return };
-        if orphan { entry.orphans.insert(slot) } else { entry.orphans.remove(&slot) };
+        if orphan {
+            entry.orphans.insert(slot)
+        } else {
+            entry.orphans.remove(&slot)
+        };
     }
 }
 

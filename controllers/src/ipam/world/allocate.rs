@@ -200,7 +200,8 @@ impl World {
 
     /// What the claim waits for since when. A state that lasts keeps its beginning.
     pub fn waits_for(&mut self, slot: Slot, waiting: Option<Waiting>) {
-        let known = self.entry(slot).and_then(|entry| entry.motion.as_ref()).and_then(|motion| motion.waiting).map(|(known, _)| known);
+        let known =
+            self.entry(slot).and_then(|entry| entry.motion.as_ref()).and_then(|motion| motion.waiting).map(|(known, _)| known);
         if known == waiting {
             return;
         }

@@ -77,7 +77,9 @@ impl World {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let Some(key) = self.claimed_pool(object, namespace) else {
-            if let Some(slot) = self.find(namespace, name).filter(|slot| self.entry(*slot).is_some_and(|entry| entry.claim.is_some())) {
+            if let Some(slot) =
+                self.find(namespace, name).filter(|slot| self.entry(*slot).is_some_and(|entry| entry.claim.is_some()))
+            {
                 self.lose_claim(slot);
             }
             return None;
@@ -197,7 +199,8 @@ impl World {
 
     /// Bound claims that lack their conditions: those that another provider bound.
     pub fn without_conditions(&self) -> Vec<Slot> {
-        let lacks = |claim: &Claim| claim.bound && claim.deleting.is_none() && !matches!(claim.conditions, Conditions::Bound { .. });
+        let lacks =
+            |claim: &Claim| claim.bound && claim.deleting.is_none() && !matches!(claim.conditions, Conditions::Bound { .. });
         self.entries
             .iter()
             .filter(|(_, entry)| entry.claim.as_deref().is_some_and(lacks))

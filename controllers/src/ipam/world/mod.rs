@@ -223,7 +223,9 @@ impl World {
     pub(super) fn find(&self, namespace: &str, name: &str) -> Option<Slot> {
         let namespace = self.names.find(namespace)?;
         let hash = self.hasher.hash_one((namespace, name));
-        self.index.find(hash, |slot| self.entry(*slot).is_some_and(|entry| entry.namespace == namespace && entry.name == name)).copied()
+        self.index
+            .find(hash, |slot| self.entry(*slot).is_some_and(|entry| entry.namespace == namespace && entry.name == name))
+            .copied()
     }
 
     /// The slot of a namespace and name, a new one if need be.
@@ -236,7 +238,8 @@ impl World {
         let slot = Slot::try_from(self.entries.insert(entry)).unwrap_or(Slot::MAX);
         let hash = self.hasher.hash_one((namespace, name));
         let (entries, hasher) = (&self.entries, &self.hasher);
-        let rehash = |slot: &Slot| entries.get(*slot as usize).map_or(0, |entry| hasher.hash_one((entry.namespace, entry.name.as_str())));
+        let rehash =
+            |slot: &Slot| entries.get(*slot as usize).map_or(0, |entry| hasher.hash_one((entry.namespace, entry.name.as_str())));
         self.index.insert_unique(hash, slot, rehash);
         slot
     }
@@ -297,7 +300,10 @@ impl World {
         let slots: Vec<Slot> = self.entries.iter().filter_map(|(slot, _)| Slot::try_from(slot).ok()).collect();
         for slot in slots {
             if let Some(mut place) = self.place(slot) {
-                let settled = self.entry(slot).and_then(|entry| entry.claim.as_ref()).is_some_and(|claim| claim.bound && claim.deleting.is_none());
+                let settled = self
+                    .entry(slot)
+                    .and_then(|entry| entry.claim.as_ref())
+                    .is_some_and(|claim| claim.bound && claim.deleting.is_none());
                 if settled {
                     place.lane = lane::BACKFILL;
                 }

@@ -102,7 +102,8 @@ impl World {
                 self.syncs.insert(Watched::Pools(kind), Sync::Synced);
                 let listed = self.listed_pools.remove(&kind).unwrap_or_default();
                 let known = self.pools.iter().filter(|(_, entry)| entry.key.kind == kind && entry.record.is_some());
-                let gone: Vec<_> = known.filter_map(|(id, _)| PoolId::try_from(id).ok()).filter(|id| !listed.contains(id)).collect();
+                let gone: Vec<_> =
+                    known.filter_map(|(id, _)| PoolId::try_from(id).ok()).filter(|id| !listed.contains(id)).collect();
                 for id in gone {
                     self.lose_pool(id);
                 }
@@ -138,7 +139,8 @@ impl World {
             entry.stale.clear();
         }
         let same_object = old.as_ref().is_some_and(|old| old.uid == record.uid);
-        let same_space = same_object && old.as_ref().is_some_and(|old| old.generation == record.generation && record.generation != 0);
+        let same_space =
+            same_object && old.as_ref().is_some_and(|old| old.generation == record.generation && record.generation != 0);
         let same_rules = old.as_ref().is_some_and(|old| same_space && old.rules() == record.rules());
         let same_domain = old.as_ref().is_some_and(|old| old.domain == record.domain);
         let memory = !old.as_ref().is_some_and(|old| same_space && old.memory == record.memory && old.sticky == record.sticky);
@@ -169,8 +171,12 @@ impl World {
         let now = Timestamp::now();
         let Some(entry) = self.pool_mut(id) else { return };
         let Some(record) = &entry.record else { return };
-        let wanted: BTreeMap<Span, u64> =
-            record.memory.at(now).map(|(_, span, until)| (span, until.as_second().unsigned_abs())).filter(|_| record.sticky.is_some()).collect();
+        let wanted: BTreeMap<Span, u64> = record
+            .memory
+            .at(now)
+            .map(|(_, span, until)| (span, until.as_second().unsigned_abs()))
+            .filter(|_| record.sticky.is_some())
+            .collect();
         let parked: Vec<_> = entry.ledger.parked().collect();
         for (span, order) in parked {
             if wanted.get(&span) != Some(&order) {
@@ -288,7 +294,9 @@ impl World {
         let ranges: Vec<_> = self
             .pools
             .iter()
-            .filter_map(|(id, entry)| Some((PoolId::try_from(id).ok()?, entry.record.as_ref()?.space.as_ref().ok()?.address_ranges())))
+            .filter_map(|(id, entry)| {
+                Some((PoolId::try_from(id).ok()?, entry.record.as_ref()?.space.as_ref().ok()?.address_ranges()))
+            })
             .collect();
         let items: Vec<_> = ranges.iter().map(|(id, ranges)| (*id, ranges)).collect();
         let found = poolutil::overlaps(&items, |one, other| self.are_related(one, other));

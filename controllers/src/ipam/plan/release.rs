@@ -1,0 +1,149 @@
+//! Rows for claims that go, or are gone: the address is let go when nobody uses it any more, then the claim.
+
+use std::time::Duration;
+
+use api::names::PROTECT_ADDRESS;
+use api::reasons::EventReason;
+use k8s_openapi::jiff::Timestamp;
+use poolutil::ReservationState;
+
+use super::{Deletion, Place, Plan, Row, Step, release_claim, waits};
+use crate::ipam::facts::{AddressFacts, ClaimFacts, Facts, Memory, PoolFacts, Relation, Waiting};
+
+/// A deleting claim that others still hold gets an event after this time.
+const CONSUMER_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a POST may still take effect after it was sent: the longest a request can live on the way and in the server.
+const POST_LIFE: Duration = Duration::from_secs(75);
+
+/// A claim that is deleting and that nothing holds up.
+pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timestamp) -> Plan {
+    let mine = claim.has_our_finalizer();
+    let address = facts.address.as_ref().filter(|address| !matches!(address.relation, Relation::Other(_)));
+    if !mine
+        && !address.is_some_and(|address| address.made_here || (address.fresh && !claim.bound))
+        && facts.reservation.is_none()
+    {
+        return Plan::leave(Row::Nothing);
+    }
+    if facts.policy.honor_foreign_finalizers && !claim.release_now && claim.has_consumer() {
+        return await_consumer(facts);
+    }
+    let Some(address) = address else {
+        return match facts.reservation.filter(|held| held.state != ReservationState::Unsent) {
+            Some(held) => confirm_absent(held.age),
+            None => Plan::new(Row::ReleaseClaim, Place::Leave, release_claim(claim).into_iter().collect()),
+        };
+    };
+    if let Some(rest) = grace_left(&facts.pool, since, now) {
+        return await_grace(facts, address, rest, now);
+    }
+    if facts.motion.memory == Memory::Missing
+        && let Some(span) = address.span
+    {
+        return Plan::new(Row::ReleaseAwaitsMemory, Place::Leave, vec![Step::Remember(span)]);
+    }
+    let ours = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
+    match (address.deleting, ours) {
+        (None, _) => Plan::new(Row::ReleaseAddress, Place::Leave, vec![delete(address, Deletion::Released)]),
+        (Some(_), true) => Plan::new(Row::ReleaseAddress, Place::Leave, unprotect(address).into_iter().collect()),
+        (Some(_), false) => Plan::leave(Row::ReleaseAwaitsThirdParty),
+    }
+}
+
+fn await_consumer(facts: &Facts) -> Plan {
+    let mut plan = Plan::leave(Row::ReleaseAwaitsConsumer);
+    plan.waiting = Some(Waiting::Consumer);
+    match facts.motion.waiting {
+        Some((Waiting::Consumer, age)) if age >= CONSUMER_PATIENCE => {
+            let others = facts.claim.iter().flat_map(ClaimFacts::consumers).collect::<Vec<_>>().join(", ");
+            plan.steps.push(Step::Event(
+                EventReason::WaitingForConsumer,
+                format!("the address is kept until these finalizers go: {others}"),
+            ));
+        }
+        Some((Waiting::Consumer, age)) => plan.recheck = Some(CONSUMER_PATIENCE.saturating_sub(age)),
+        _ => plan.recheck = Some(CONSUMER_PATIENCE),
+    }
+    plan
+}
+
+fn await_grace(facts: &Facts, address: &AddressFacts, rest: Duration, now: Timestamp) -> Plan {
+    let mut plan = Plan::leave(Row::ReleaseAwaitsGrace).within(rest);
+    plan.waiting = Some(Waiting::Grace);
+    if !waits(facts, Waiting::Grace) {
+        let end = Timestamp::from_second(now.as_second().saturating_add_unsigned(rest.as_secs())).unwrap_or(now);
+        plan.steps.push(Step::Event(EventReason::ReuseGracePeriod, format!("{} stays taken until {end}", address.text)));
+    }
+    plan
+}
+
+/// How long an address must still stay; only live IP pools have a grace.
+fn grace_left(pool: &PoolFacts, since: i64, now: Timestamp) -> Option<Duration> {
+    match pool {
+        PoolFacts::Known(pool) if !pool.deleting && !pool.kind.is_prefix() && !pool.grace.is_zero() => {
+            let end = Duration::from_secs(since.unsigned_abs()) + pool.grace;
+            let now = Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+            end.checked_sub(now).filter(|rest| !rest.is_zero())
+        }
+        PoolFacts::Known(_) | PoolFacts::Absent(..) => None,
+    }
+}
+
+/// No claim of that name: what we began is undone, orphans are let go, the rest is left alone.
+pub(super) fn without_claim(facts: &Facts, now: Timestamp) -> Plan {
+    let Some(address) = &facts.address else {
+        return match facts.reservation.filter(|held| held.state != ReservationState::Unsent) {
+            Some(held) => confirm_absent(held.age),
+            None => Plan::leave(Row::Nothing),
+        };
+    };
+    if address.moving {
+        return Plan::leave(Row::Moving);
+    }
+    if address.made_here {
+        let steps = match address.deleting {
+            None => vec![delete(address, Deletion::Abandoned)],
+            Some(_) => unprotect(address).into_iter().collect(),
+        };
+        return Plan::new(Row::ReleaseAddress, Place::Leave, steps);
+    }
+    let protected = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
+    let Some(since) = address.deleting.filter(|_| protected) else {
+        return Plan::leave(Row::Nothing);
+    };
+    if !facts.policy.release_orphans(&facts.pool) {
+        let message =
+            format!("{} is kept: its claim is gone, but after a move its machine may still use it elsewhere", address.text);
+        return Plan::new(Row::OrphanKept, Place::Leave, vec![Step::Event(EventReason::OrphanedAddress, message)]);
+    }
+    match grace_left(&facts.pool, since, now) {
+        Some(rest) => Plan::leave(Row::Orphan).within(rest),
+        None => Plan::new(Row::Orphan, Place::Leave, release_orphan(address).into_iter().collect()),
+    }
+}
+
+/// A POST without an answer: while it may still take effect its value stays taken, then the API server is asked.
+pub(super) fn confirm_absent(age: Duration) -> Plan {
+    match POST_LIFE.checked_sub(age) {
+        Some(rest) if !rest.is_zero() => Plan::rest(Row::ReleaseAwaitsAnswer).within(rest),
+        _ => Plan::new(Row::ReleaseAwaitsAnswer, Place::Keep, vec![Step::ConfirmAbsent]),
+    }
+}
+
+pub(super) fn delete(address: &AddressFacts, why: Deletion) -> Step {
+    Step::DeleteAddress { uid: address.uid.clone(), why, text: address.text.clone() }
+}
+
+fn unprotect(address: &AddressFacts) -> Option<Step> {
+    let protected = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
+    protected.then(|| Step::UnprotectAddress { uid: address.uid.clone(), finalizers: address.finalizers.clone() })
+}
+
+pub(super) fn release_orphan(address: &AddressFacts) -> Option<Step> {
+    let protected = address.deleting.is_some() && address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
+    protected.then(|| Step::ReleaseOrphan {
+        uid: address.uid.clone(),
+        finalizers: address.finalizers.clone(),
+        claim_uid: address.claim_uid.clone(),
+    })
+}
