@@ -16,5 +16,5 @@ lint: ## Check the format and the lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 
-manifests: ## Print the generated files of config/ anew
-	cargo run --quiet --bin manager -- manifests
+manifests: ## Write the generated files of config/ anew
+	cargo run --quiet --bin manager -- manifests config

@@ -168,11 +168,8 @@ pub(crate) fn go_module_folder(pinned_in: &str, path: &str) -> Result<PathBuf> {
 }
 
 fn go_is_missing(error: std::io::Error) -> anyhow::Error {
-    let context = if error.kind() == std::io::ErrorKind::NotFound {
-        "`go` is not in PATH; install Go 1.26 or newer, or point KUBEBUILDER_ASSETS at a folder with the control plane's programs"
-    } else {
-        "start go"
-    };
+    let context =
+        if error.kind() == std::io::ErrorKind::NotFound { "`go` is not in PATH; install Go 1.26 or newer" } else { "start go" };
     anyhow::Error::new(error).context(context)
 }
 
