@@ -1,7 +1,7 @@
 //! Which version of a kind the API server serves. Asked again every 10 s while a kind is absent.
 
-use http::StatusCode;
 use api::capi::CapiVersion;
+use http::StatusCode;
 use kube::{Client, core::ApiResource};
 
 /// What the server says about a kind.

@@ -1,6 +1,6 @@
 //! What all capabilities share: everything about running that has nothing to do with addresses.
 
-mod bucket;
+pub(crate) mod bucket;
 pub mod client;
 pub mod diagnostics;
 pub mod discovery;
@@ -12,7 +12,7 @@ pub mod listen;
 pub mod metrics;
 mod process;
 pub mod queue;
+#[cfg(test)]
 pub mod shutdown;
 pub mod watch;
 pub mod writes;
-#[cfg(test)] mod scratch;

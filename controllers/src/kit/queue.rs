@@ -152,7 +152,8 @@ pub struct Queue<K> {
 
 impl<K: Key> Default for Queue<K> {
     fn default() -> Self {
-        let inner = Inner { line: BTreeMap::new(), states: HashMap::new(), timers: BTreeMap::new(), due: HashMap::new(), pushes: 0 };
+        let inner =
+            Inner { line: BTreeMap::new(), states: HashMap::new(), timers: BTreeMap::new(), due: HashMap::new(), pushes: 0 };
         Self { inner: Arc::new(Mutex::new(inner)), bell: Arc::new(Notify::new()) }
     }
 }
@@ -201,8 +202,13 @@ impl<K: Key> Queue<K> {
 ///
 /// `prepare` is called in the queue's order, one key at a time, never concurrently with itself; it returns the work that is left
 /// to do asynchronously, or the answer at once. `capacity` is asked before each key.
-pub async fn run<K, P, F>(queue: &Queue<K>, capacity: impl Fn() -> usize, stop: impl Future<Output = ()>, patience: Duration, mut prepare: P)
-where
+pub async fn run<K, P, F>(
+    queue: &Queue<K>,
+    capacity: impl Fn() -> usize,
+    stop: impl Future<Output = ()>,
+    patience: Duration,
+    mut prepare: P,
+) where
     K: Key,
     P: FnMut(K) -> Result<F, Next>,
     F: Future<Output = Next> + Send + 'static,
@@ -337,16 +343,22 @@ mod tests {
         let most = Arc::new(AtomicUsize::new(0));
         let mut prepared = Vec::new();
         let stop = tokio::time::sleep(Duration::from_secs(60));
-        run(&queue, || 3, stop, Duration::ZERO, |key| {
-            prepared.push(key);
-            let (running, most) = (running.clone(), most.clone());
-            Ok(async move {
-                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(u64::from(100 - key))).await;
-                running.fetch_sub(1, Ordering::SeqCst);
-                Next::Done
-            })
-        })
+        run(
+            &queue,
+            || 3,
+            stop,
+            Duration::ZERO,
+            |key| {
+                prepared.push(key);
+                let (running, most) = (running.clone(), most.clone());
+                Ok(async move {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(u64::from(100 - key))).await;
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    Next::Done
+                })
+            },
+        )
         .await;
         assert_eq!((prepared, most.load(Ordering::SeqCst)), ((0..20).collect(), 3));
     }
@@ -357,14 +369,20 @@ mod tests {
         queue.push(1, at(0, 0));
         queue.push(2, at(0, 1));
         let mut seen = Vec::new();
-        run(&queue, || 1, tokio::time::sleep(AFTER_PANIC * 2), Duration::ZERO, |key| {
-            seen.push(key);
-            let first = seen.len() == 1;
-            Ok(async move {
-                assert!(!first, "the first pass fails");
-                Next::Done
-            })
-        })
+        run(
+            &queue,
+            || 1,
+            tokio::time::sleep(AFTER_PANIC * 2),
+            Duration::ZERO,
+            |key| {
+                seen.push(key);
+                let first = seen.len() == 1;
+                Ok(async move {
+                    assert!(!first, "the first pass fails");
+                    Next::Done
+                })
+            },
+        )
         .await;
         assert_eq!(seen, [1, 2, 1]);
     }
@@ -375,14 +393,20 @@ mod tests {
         queue.push(1, at(0, 0));
         let ended = Arc::new(AtomicUsize::new(0));
         let stop = tokio::time::sleep(Duration::from_millis(1));
-        run(&queue, || 1, stop, Duration::from_secs(5), |_| {
-            let ended = ended.clone();
-            Ok(async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                ended.fetch_add(1, Ordering::SeqCst);
-                Next::Done
-            })
-        })
+        run(
+            &queue,
+            || 1,
+            stop,
+            Duration::from_secs(5),
+            |_| {
+                let ended = ended.clone();
+                Ok(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    Next::Done
+                })
+            },
+        )
         .await;
         assert_eq!(ended.load(Ordering::SeqCst), 1);
     }

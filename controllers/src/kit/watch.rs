@@ -107,8 +107,13 @@ impl<K: Resource> Resource for Tolerant<K> {
 ///
 /// `discover` answers the API to watch, or `None` while the server does not have the kind; its error says nothing of the kind. `sink` is called from this task only, so
 /// its calls never overlap.
-pub async fn follow<K, D, F>(resource: &'static str, restart: &Restart, metrics: &Metrics, mut discover: D, mut sink: impl FnMut(Seen<K>))
-where
+pub async fn follow<K, D, F>(
+    resource: &'static str,
+    restart: &Restart,
+    metrics: &Metrics,
+    mut discover: D,
+    mut sink: impl FnMut(Seen<K>),
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     D: FnMut() -> F,
     F: Future<Output = kube::Result<Option<Api<Tolerant<K>>>>>,

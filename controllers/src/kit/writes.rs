@@ -101,7 +101,12 @@ impl Writer {
     }
 
     /// Counts a live read like a write, and gives its failure the same name.
-    pub async fn read<T>(&self, target: Target, path: &str, reading: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    pub async fn read<T>(
+        &self,
+        target: Target,
+        path: &str,
+        reading: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
         let started = Instant::now();
         let answer = timeout(REQUEST_TIMEOUT, reading).await;
         let write = Write::new(target, path);
