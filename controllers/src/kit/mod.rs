@@ -12,7 +12,6 @@ pub mod listen;
 pub mod metrics;
 mod process;
 pub mod queue;
-#[cfg(test)]
 pub mod shutdown;
 pub mod watch;
 pub mod writes;
