@@ -252,22 +252,35 @@ impl Drive<'_> {
     }
 
     async fn delete(&self, uid: &Uid, why: Deletion, text: &str) -> Result<(), WriteError> {
-        if why == Deletion::Lost {
-            self.ctx.metrics.address_conflict(self.kind);
-            self.ctx.metrics.allocation(self.kind, Allocation::Lost);
-            self.ctx.world().collided(self.slot);
-        }
         match self.send(self.objects().delete_address(uid)).await {
+            // It is marked and still there. Another manager, with a better view, may have published it meanwhile: then it stays.
+            Ok(_) if why == Deletion::Lost && self.is_published().await? => {
+                warn!(claim = self.title(), address = text, "another manager published the address; it is kept");
+                return Ok(());
+            }
             Ok(answer) => self.unprotect(uid, &finalizers(&answer)).await?,
             Err(WriteError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
         info!(claim = self.title(), address = text, reason = ?why, "address deleted");
-        if why == Deletion::Released {
-            self.ctx.metrics.release(self.kind);
-            self.event(EventReason::AddressReleased, format!("released {text}"));
+        match why {
+            Deletion::Released => {
+                self.ctx.metrics.release(self.kind);
+                self.event(EventReason::AddressReleased, format!("released {text}"));
+            }
+            Deletion::Lost => {
+                self.ctx.metrics.address_conflict(self.kind);
+                self.ctx.metrics.allocation(self.kind, Allocation::Lost);
+                self.ctx.world().collided(self.slot);
+            }
+            Deletion::Abandoned => {}
         }
         Ok(())
+    }
+
+    async fn is_published(&self) -> Result<bool, WriteError> {
+        let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
+        Ok(claim.is_some_and(|claim| claim.status.address_ref.is_some()))
     }
 
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {

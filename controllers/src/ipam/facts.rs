@@ -259,8 +259,8 @@ pub struct MotionFacts {
     pub waiting: Option<(Waiting, Duration)>,
     /// Its place in the queue of those who wait for room, from 1.
     pub position: Option<usize>,
-    /// The API server refused the address; its words.
-    pub refusal: Option<String>,
+    /// The API server refused the address: its words, and how long until it is tried again.
+    pub refusal: Option<(String, Duration)>,
     /// The address vanished with a move, and is not made again.
     pub moved: bool,
     /// Whether the pool's memory holds the value that is to be released.

@@ -56,6 +56,8 @@ const RESYNC: Duration = Duration::from_secs(600);
 const GATHER: Duration = Duration::from_millis(100);
 /// Pools that change within this time are compared with each other once.
 const COMPARE: Duration = Duration::from_millis(200);
+/// How often the size of the cache is shown.
+const WEIGH: Duration = Duration::from_secs(15);
 /// Conditions that another provider did not write are added at this pace.
 const BACKFILL: Duration = Duration::from_millis(100);
 /// How long binds in flight may take when the process stops.
@@ -164,6 +166,7 @@ impl Ipam {
                 () = watches => {}
                 () = resync(&ctx) => {}
                 () = compare(&ctx) => {}
+                () = weigh(&ctx) => {}
                 () = lead(&ctx, &shell) => {}
             }
         };
@@ -226,7 +229,9 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     }
     let Some(mut facts) = observe::observe(&world, slot, ctx.policy, wall, now) else { return Err(Next::Done) };
     let mut plan = plan(&facts, wall);
-    while let Standing::Allocate(_) = plan.place {
+    // At most: a special wish, any value, and the plan for what was granted.
+    for _ in 0..3 {
+        let Standing::Allocate(_) = plan.place else { break };
         facts.refused = world.take_place(slot, plan.place);
         if facts.refused.is_none() {
             let Some(seen) = observe::observe(&world, slot, ctx.policy, wall, now) else { break };
@@ -272,7 +277,10 @@ fn pool_pass(ctx: &Arc<Ctx>, id: PoolId) -> Result<impl Future<Output = Next> + 
         ctx.deliver(&mut world);
     }
     drop(world);
-    let Some(facts) = facts else { return Err(Next::Done) };
+    let Some(facts) = facts else {
+        ctx.world().drop_unused_pool(id);
+        return Err(Next::Done);
+    };
     let plan = pool::plan::plan(&facts, wall);
     if plan.steps.is_empty() {
         return Err(plan.recheck.map_or(Next::Done, |delay| Next::After(Place { lane: 0, rank: 0 }, delay)));
@@ -293,6 +301,16 @@ async fn resync(ctx: &Ctx) {
         let mut world = ctx.world();
         world.wake_all();
         ctx.deliver(&mut world);
+    }
+}
+
+/// Shows how much is kept.
+async fn weigh(ctx: &Ctx) {
+    loop {
+        for (resource, objects, bytes) in ctx.world().sizes() {
+            ctx.metrics.cache(resource, objects, bytes);
+        }
+        tokio::time::sleep(WEIGH).await;
     }
 }
 

@@ -264,7 +264,11 @@ impl Reader<'_> {
             own_write_unseen: unseen(&motion.wrote_claim, claim) || unseen(&motion.wrote_address, address),
             waiting: motion.waiting.map(|(waiting, since)| (waiting, now.saturating_duration_since(since))),
             position: motion.waiting.and_then(|_| self.pool?.ledger.position(self.slot)).map(|ahead| ahead + 1),
-            refusal: motion.refusal.as_ref().filter(|(_, until)| *until > now).map(|(words, _)| words.clone()),
+            refusal: motion
+                .refusal
+                .as_ref()
+                .filter(|(_, until)| *until > now)
+                .map(|(words, until)| (words.clone(), *until - now)),
             moved: motion.moved,
             memory: self.memory(wall),
         }

@@ -49,6 +49,8 @@ pub enum Next {
 
 /// How long a key rests after its task panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
+/// Room that an empty queue keeps.
+const SMALL: usize = 256;
 /// How many keys are prepared before other tasks of the runtime get a turn.
 const TURN: usize = 64;
 
@@ -134,6 +136,10 @@ impl<K: Key> Inner<K> {
         };
         if let Some(place) = again {
             self.push(key, place);
+        }
+        if self.states.is_empty() {
+            // What a burst needed is given back.
+            self.states.shrink_to(SMALL);
         }
         match next {
             Next::Done => {}

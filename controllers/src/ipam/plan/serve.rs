@@ -109,8 +109,10 @@ fn without_address(facts: &Facts, claim: &ClaimFacts, now: Timestamp) -> Plan {
     if let Some(trouble) = &pool.trouble {
         return pool_not_ready(facts, claim, now, format!("{} {}: {trouble}", pool.kind, pool.name));
     }
-    if let Some(refusal) = &facts.motion.refusal {
-        return refuse(facts, claim, now, Row::Denied, None, refusal.clone());
+    if let Some((words, rest)) = &facts.motion.refusal {
+        let plan = refuse(facts, claim, now, Row::Denied, None, words.clone());
+        let recheck = plan.recheck.map_or(*rest, |recheck| recheck.min(*rest));
+        return plan.within(recheck);
     }
     if let Some(held) = facts.reservation {
         return bind(claim, pool, held.span);

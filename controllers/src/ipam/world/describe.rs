@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::World;
-use crate::ipam::records::PoolEntry;
+use crate::ipam::records::{Address, Claim, ClusterEntry, Entry, PoolEntry, Slot};
 
 impl World {
     /// One pool by `kind/namespace/name` (`kind/name` for cluster-scoped kinds), or all of them; `None` if there is no such pool.
@@ -16,6 +16,25 @@ impl World {
             }
         }
         (pool.is_none() || !text.is_empty()).then_some(text)
+    }
+
+    /// How many objects of each kind are kept, and in about how many bytes, strings and indexes included.
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 4] {
+        let (mut claims, mut addresses, mut names) = (0, 0, 0);
+        for (_, entry) in &self.entries {
+            claims += usize::from(entry.claim.is_some());
+            addresses += usize::from(entry.address.is_some());
+            names += if entry.name.is_heap_allocated() { entry.name.capacity() } else { 0 };
+        }
+        let shared = self.entries.capacity() * size_of::<Entry>() + names + self.index.capacity() * 5;
+        // A ledger's node keeps value, key and mark; trees are about three quarters full.
+        let held = (size_of::<u128>() + size_of::<Slot>() + size_of::<u64>()) * 4 / 3;
+        [
+            ("ipaddressclaims", claims, claims * size_of::<Claim>() + shared / 2),
+            ("ipaddresses", addresses, addresses * (size_of::<Address>() + held) + shared / 2),
+            ("pools", self.pools.len(), self.pools.len() * (size_of::<PoolEntry>())),
+            ("clusters", self.clusters.len(), self.clusters.len() * size_of::<ClusterEntry>()),
+        ]
     }
 
     fn describe_pool(&self, text: &mut String, title: &str, pool: &PoolEntry) {

@@ -150,7 +150,8 @@ impl World {
         if !same_rules {
             entry.ledger.withhold(record.pre_allocations.spans());
         }
-        entry.to_remember.retain(|claim, span| record.memory.get(claim, Timestamp::now()) != Some(*span));
+        let now = Timestamp::now();
+        entry.to_remember.retain(|claim, span| record.sticky.is_some() && record.memory.get(claim, now) != Some(*span));
         entry.record = Some(record);
         if memory {
             self.park(id);
@@ -197,6 +198,18 @@ impl World {
             self.after_change(id);
         }
         over
+    }
+
+    /// Gives up a pool that neither exists nor is referred to any more.
+    pub fn drop_unused_pool(&mut self, id: PoolId) {
+        let used = |pool: &PoolEntry| {
+            let counts = pool.ledger.counts();
+            pool.record.is_some() || !pool.members.is_empty() || counts.used > 0 || counts.reserved > 0
+        };
+        if self.pool(id).is_some_and(|pool| !used(pool)) {
+            let pool = self.pools.remove(id as usize);
+            self.pool_index.remove(&pool.key);
+        }
     }
 
     fn lose_pool(&mut self, id: PoolId) {
