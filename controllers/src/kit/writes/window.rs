@@ -162,12 +162,6 @@ impl Gate {
         self.lock().waiting.len()
     }
 
-    /// How many writes may be under way.
-    #[cfg(test)]
-    pub(crate) fn size(&self) -> usize {
-        self.lock().window.size()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
