@@ -42,7 +42,7 @@ async fn create_claim(claims: &Api<DynamicObject>, version: &str) -> Result<()> 
 }
 
 async fn cluster_apis_kinds_are_served_in_both_versions() -> Result<()> {
-    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::Newest, own_crds: false })?;
+    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::Newest, own_crds: false, ..Options::default() })?;
     let client = control_plane.client().await?;
     create_claim(&claims(&client, "v1beta1"), "v1beta1").await?;
     let read = claims(&client, "v1beta2").get("web").await?;
@@ -55,7 +55,7 @@ async fn cluster_apis_kinds_are_served_in_both_versions() -> Result<()> {
 }
 
 async fn an_old_cluster_api_release_serves_v1beta1_only() -> Result<()> {
-    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::V1Beta1Only, own_crds: false })?;
+    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::V1Beta1Only, own_crds: false, ..Options::default() })?;
     let client = control_plane.client().await?;
     create_claim(&claims(&client, "v1beta1"), "v1beta1").await?;
     let refused = claims(&client, "v1beta2").get("web").await;
@@ -64,7 +64,7 @@ async fn an_old_cluster_api_release_serves_v1beta1_only() -> Result<()> {
 }
 
 async fn the_garbage_collector_removes_what_lost_its_owner() -> Result<()> {
-    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::Newest, own_crds: false })?;
+    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::Newest, own_crds: false, ..Options::default() })?;
     let client = control_plane.client().await?;
     let claims = claims(&client, "v1beta2");
     create_claim(&claims, "v1beta2").await?;
@@ -83,7 +83,7 @@ async fn the_garbage_collector_removes_what_lost_its_owner() -> Result<()> {
 }
 
 async fn objects_survive_an_outage_and_forgotten_history_is_gone() -> Result<()> {
-    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::None, own_crds: false })?;
+    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::None, own_crds: false, ..Options::default() })?;
     let config_maps = Api::<ConfigMap>::namespaced(control_plane.client().await?, "default");
     let object = serde_json::from_value(json!({"metadata": {"name": "kept"}}))?;
     let old = config_maps.create(&PostParams::default(), &object).await?.metadata.resource_version.context("no version")?;

@@ -16,6 +16,7 @@ use crate::binaries::Binaries;
 use crate::crds::{self, CapiCrds};
 use crate::etcd::Etcd;
 use crate::process::{Process, Program};
+use crate::requests::{self, Request};
 use crate::workspace::Workspace;
 use crate::{free_port, identity};
 
@@ -26,11 +27,13 @@ pub struct Options {
     pub capi_crds: CapiCrds,
     /// Whether our own CRDs (`config/crd/bases`) are installed.
     pub own_crds: bool,
+    /// Whether the API server writes down who asked for what, see [`ControlPlane::requests`].
+    pub audit: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { capi_crds: CapiCrds::Newest, own_crds: true }
+        Self { capi_crds: CapiCrds::Newest, own_crds: true, audit: false }
     }
 }
 
@@ -96,10 +99,14 @@ impl ControlPlane {
         let port = free_port()?;
         let access = Access { url: format!("https://127.0.0.1:{port}"), authority: authority.display().to_string() };
         let admin = workspace.write("admin.kubeconfig", &access.kubeconfig(&token))?;
+        let mut apiserver_program = apiserver_program(&binaries, &workspace, etcd.url(), port);
+        if options.audit {
+            apiserver_program.args.extend(requests::audit_flags(&workspace)?);
+        }
         let control_plane = Self {
             controller_manager: Mutex::new(None),
             apiserver: Mutex::new(None),
-            apiserver_program: apiserver_program(&binaries, &workspace, etcd.url(), port),
+            apiserver_program,
             etcd: Mutex::new(etcd),
             binaries,
             access,
@@ -200,6 +207,16 @@ impl ControlPlane {
     /// Makes etcd forget all history: watches and lists from an older `resourceVersion` are answered with 410 Gone.
     pub fn compact_etcd(&self) -> Result<()> {
         lock(&self.etcd).compact()
+    }
+
+    /// Installs CRDs on a running control plane that was started without them.
+    pub fn install_crds(&self, options: Options) -> Result<()> {
+        crds::install(self, options)
+    }
+
+    /// Every request that the API server has answered so far, in order; it must have been started with [`Options::audit`].
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        requests::read(&self.workspace)
     }
 
     /// The kubeconfig of the `ServiceAccount` the manager is installed with; installs it and its roles at the first call.

@@ -17,6 +17,7 @@ mod etcd;
 mod identity;
 mod manager;
 mod process;
+mod requests;
 mod scene;
 mod waiting;
 mod workspace;
@@ -28,7 +29,8 @@ pub use control_plane::{ControlPlane, Options};
 pub use crds::CapiCrds;
 pub use identity::MANAGER_NAMESPACE;
 pub use manager::{Manager, ManagerCommand};
-pub use scene::{Counts, Pool, Scene};
+pub use requests::Request;
+pub use scene::{Counts, Pool, QUIET, Ready, Scene, ready_of};
 pub use waiting::{consistently, eventually, eventually_blocking};
 
 /// The repository's root: where `tools/` and `config/` are.

@@ -75,7 +75,7 @@ fn up(crds: &Crds, own_crds: bool) -> Result<()> {
         Crds::None => CapiCrds::None,
     };
     let begin = Instant::now();
-    let control_plane = ControlPlane::start(Options { capi_crds, own_crds })?;
+    let control_plane = ControlPlane::start(Options { capi_crds, own_crds, ..Options::default() })?;
     eprintln!("testbed: ready after {:.1} s; Ctrl-C ends it", begin.elapsed().as_secs_f32());
     println!("{}", control_plane.kubeconfig().display());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 
 use crate::control_plane::{ControlPlane, lock};
 use crate::free_port;
@@ -35,6 +36,13 @@ impl ManagerCommand {
             None => (program.into(), vec!["run".to_owned()]),
         };
         Self { program, args, kubeconfig: None, wait_until_ready: true }
+    }
+
+    /// Leaves the subcommand out: the call begins with a flag, as in Deployments of earlier releases.
+    #[must_use]
+    pub fn without_subcommand(mut self) -> Self {
+        self.args.retain(|arg| arg != "run");
+        self
     }
 
     /// Adds a flag, after the ones every manager here gets.
@@ -118,6 +126,16 @@ impl Manager {
         lock(&self.process).terminate(deadline)
     }
 
+    /// Stops the process where it is (SIGSTOP), as a machine does that is suspended; [`Manager::resume`] lets it go on.
+    pub fn pause(&self) {
+        lock(&self.process).signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on (SIGCONT).
+    pub fn resume(&self) {
+        lock(&self.process).signal(Signal::CONT);
+    }
+
     /// Waits until the process ends by itself and returns its exit code.
     pub fn exit_code(&self, deadline: Duration) -> Result<i32> {
         let status = lock(&self.process).wait(deadline).with_context(|| format!("the manager still runs after {deadline:?}"))?;
@@ -142,7 +160,12 @@ impl Manager {
         get(self.health, path)
     }
 
-    /// Status and body of a path of the diagnostics listener.
+    /// The port of the diagnostics listener.
+    pub fn diagnostics_port(&self) -> u16 {
+        self.diagnostics
+    }
+
+    /// Status and body of a path of the diagnostics listener, which must be the insecure one.
     pub fn diagnostics(&self, path: &str) -> Result<(u16, String)> {
         get(self.diagnostics, path)
     }

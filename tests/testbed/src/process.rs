@@ -125,7 +125,8 @@ impl Process {
         *status
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal, if the program still runs.
+    pub(crate) fn signal(&self, signal: Signal) {
         let status = self.end.lock();
         if status.is_none() {
             // The child is not reaped while the lock is held, so its id exists and this cannot fail.
