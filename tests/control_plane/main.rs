@@ -14,6 +14,7 @@
 
 mod claims;
 mod fixture;
+mod running;
 mod server;
 
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ fn conformance_trials() -> Vec<Conformance> {
 
 /// Runs once, each with its own control plane.
 fn standalone_trials() -> Vec<Standalone> {
-    server::trials()
+    [server::trials(), running::trials()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {
