@@ -1,5 +1,8 @@
 //! One test's own corner of a shared control plane: a namespace, and short ways to make and watch pools and claims there.
 
+mod claims;
+mod pools;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +11,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+pub use self::claims::{QUIET, Ready, ready_of};
 use crate::{CapiCrds, consistently, eventually};
 
 const GROUP: &str = "ipam.cluster.x-k8s.io";
