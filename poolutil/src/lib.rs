@@ -3,7 +3,7 @@
 //!
 //! | Item | For |
 //! |---|---|
-//! | [`parse_entry`], [`parse_prefix`], [`parse_ip`] | the one reading of what people write |
+//! | [`parse_entry`], [`parse_prefix`], [`parse_network`], [`parse_ip`] | the one reading of what people write |
 //! | [`Pool`] with [`IpPoolSpec`] or [`PrefixPoolSpec`] | a spec, checked, as the set it can hand out |
 //! | [`RangeSet`], [`Count`] | sets and sizes up to all of IPv6 |
 //! | [`overlaps`] | which pools meet, and where |
@@ -44,7 +44,7 @@ mod spec;
 pub use count::Count;
 pub use ledger::{Answer, Counts, Duplicate, Ledger, Mark, Reservation, ReservationState, Standing, Want};
 pub use overlap::{Overlap, overlaps};
-pub use parse::{Entry, ParseError, parse_entry, parse_ip, parse_prefix};
+pub use parse::{Entry, ParseError, parse_entry, parse_ip, parse_network, parse_prefix};
 pub use pool::{Pool, Refusal};
 pub use range_set::RangeSet;
 pub use span::{AddrRange, Family, Span};

@@ -125,6 +125,12 @@ pub fn parse_prefix(text: &str) -> Result<Span, ParseError> {
     if network.ip() == ip { Ok(network) } else { Err(ParseError::HostBits { network: network.ip(), length: len }) }
 }
 
+/// Reads a CIDR of either family; host bits are masked.
+pub fn parse_network(text: &str) -> Result<Span, ParseError> {
+    let (ip, len) = cidr(text)?;
+    Ok(Span::around(Family::of(ip), bits_of(ip), len))
+}
+
 /// Reads a single IP, such as a gateway. An IPv6 zone is allowed and ignored.
 pub fn parse_ip(text: &str) -> Result<IpAddr, ParseError> {
     ip_and_zone(text).map(|(ip, _)| ip)
@@ -252,6 +258,15 @@ mod tests {
         }
         assert!(!parse_entry("fe80::1").unwrap().zone_dropped);
         assert_eq!(parse_ip("fe80::1%eth0").unwrap().to_string(), "fe80::1");
+    }
+
+    #[test]
+    fn a_network_may_have_host_bits() {
+        let network = parse_network("10.0.0.10/24").unwrap();
+        assert_eq!((network.to_string().as_str(), network.length()), ("10.0.0.0", 24));
+        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0-10.0.0.9/24", "fe80::%1/64", "", "/"] {
+            assert!(parse_network(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -156,7 +156,16 @@ impl Pool {
 
     /// Every address inside what can be handed out.
     pub fn address_ranges(&self) -> RangeSet {
-        let pairs = self.units.pairs().iter().map(|&(first, last)| {
+        self.addresses_of(&self.units)
+    }
+
+    /// Every address that the spec lists, before anything is taken away.
+    pub fn listed_ranges(&self) -> RangeSet {
+        self.addresses_of(&self.listed)
+    }
+
+    fn addresses_of(&self, units: &RangeSet) -> RangeSet {
+        let pairs = units.pairs().iter().map(|&(first, last)| {
             let (first, last) = (self.shape.span(first), self.shape.span(last));
             (first.first(), last.last())
         });
@@ -266,6 +275,7 @@ mod tests {
                 gateway: self.2,
                 excluded: &excluded,
                 allocate_reserved: self.4,
+                grace_seconds: 0,
             })
             .unwrap()
         }
@@ -287,6 +297,16 @@ mod tests {
 
     fn refusal(pool: &Pool, address: &str) -> Option<Refusal> {
         pool.refusal(&pool.parse_request(address).unwrap())
+    }
+
+    #[test]
+    fn what_is_listed_includes_what_is_taken_away() {
+        let pool = Ip(&["10.0.0.0/24"], 24, "10.0.0.1", &["10.0.0.64/26"], false).pool();
+        let listed: Vec<_> = pool.listed_ranges().iter().map(|range| range.to_string()).collect();
+        assert_eq!(listed, ["10.0.0.0-10.0.0.255"]);
+        let listed: Vec<_> =
+            prefixes(&["fd00::/62"], 64, "", &["fd00::"]).listed_ranges().iter().map(|range| range.to_string()).collect();
+        assert_eq!(listed, ["fd00::-fd00::3:ffff:ffff:ffff:ffff"]);
     }
 
     #[test]

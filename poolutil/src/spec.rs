@@ -12,11 +12,12 @@ const ADDRESSES: &str = "spec.addresses";
 const PREFIX: &str = "spec.prefix";
 const GATEWAY: &str = "spec.gateway";
 const EXCLUDED_ADDRESSES: &str = "spec.excludedAddresses";
+const GRACE: &str = "spec.addressReuseGracePeriodSeconds";
 const PREFIXES: &str = "spec.prefixes";
 const LENGTH: &str = "spec.allocationPrefixLength";
 const EXCLUDED_PREFIXES: &str = "spec.excludedPrefixes";
 
-/// The fields of an IP pool's spec that say what it can hand out.
+/// The fields of an IP pool's spec that say what it can hand out, and when again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IpPoolSpec<'a> {
     /// `spec.addresses`.
@@ -29,6 +30,8 @@ pub struct IpPoolSpec<'a> {
     pub excluded: &'a [String],
     /// `spec.allocateReservedIPAddresses`.
     pub allocate_reserved: bool,
+    /// `spec.addressReuseGracePeriodSeconds`. It does not change the set.
+    pub grace_seconds: i64,
 }
 
 /// The fields of a prefix pool's spec that say what it can hand out.
@@ -59,7 +62,7 @@ impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, value, problem } = self;
         match *field {
-            PREFIX | LENGTH => write!(f, "{field}: Invalid value: {value}: {problem}"),
+            PREFIX | LENGTH | GRACE => write!(f, "{field}: Invalid value: {value}: {problem}"),
             _ => write!(f, "{field}: Invalid value: {value:?}: {problem}"),
         }
     }
@@ -89,6 +92,8 @@ pub enum Problem {
     MixedGateway,
     /// Exclusions of another family than the addresses.
     MixedExclusions,
+    /// A negative time of reuse grace.
+    NegativeGrace,
     /// A prefix longer than the family allows.
     LongPrefix(Family),
     /// An entry that is not wholly inside the subnet. Not an obstacle to allocation.
@@ -123,6 +128,7 @@ impl fmt::Display for Problem {
             Self::BadGateway { text, reason } => write!(f, "ParseAddr({text:?}): {reason}"),
             Self::MixedGateway => f.write_str("provided gateway and addresses are of mixed IP families"),
             Self::MixedExclusions => f.write_str("addresses and excluded addresses are of mixed IP families"),
+            Self::NegativeGrace => f.write_str("addressReuseGracePeriodSeconds must not be negative"),
             Self::LongPrefix(family) => write!(f, "provided prefix is not valid, {family} allows at most {}", family.bits()),
             Self::OtherSubnet => f.write_str("provided address belongs to a different subnet than others"),
             Self::NoPrefixes => f.write_str("prefixes is required"),
@@ -209,6 +215,9 @@ impl IpPoolSpec<'_> {
         {
             let value = self.excluded.join(",");
             failures.add(EXCLUDED_ADDRESSES, value, Problem::MixedExclusions);
+        }
+        if self.grace_seconds < 0 {
+            failures.add(GRACE, self.grace_seconds, Problem::NegativeGrace);
         }
         let prefix = u8::try_from(self.prefix).unwrap_or(u8::MAX);
         if let Some(family) = family
@@ -305,7 +314,7 @@ mod tests {
 
     fn ip(addresses: &[&str], prefix: i64, gateway: &str, excluded: &[&str]) -> Vec<String> {
         let (addresses, excluded) = (texts(addresses), texts(excluded));
-        let spec = IpPoolSpec { addresses: &addresses, prefix, gateway, excluded: &excluded, allocate_reserved: false };
+        let spec = IpPoolSpec { addresses: &addresses, prefix, gateway, excluded: &excluded, ..IpPoolSpec::default() };
         let errors = match spec.parse() {
             Ok(pool) => spec.outside_subnet(&pool),
             Err(errors) => errors,
@@ -378,6 +387,15 @@ mod tests {
                 &[("spec.addresses", "provided address is not a valid IP, range, nor CIDR")],
             );
         }
+    }
+
+    #[test]
+    fn a_negative_grace_is_told_before_a_long_prefix() {
+        let addresses = texts(&["10.0.0.1"]);
+        let spec = IpPoolSpec { addresses: &addresses, prefix: 33, grace_seconds: -1, ..IpPoolSpec::default() };
+        let found: Vec<_> = spec.parse().unwrap_err().iter().map(ToString::to_string).collect();
+        let message = "Invalid value: -1: addressReuseGracePeriodSeconds must not be negative";
+        failures(&found, &[("spec.addressReuseGracePeriodSeconds", message)]);
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl Counted {
             gateway: &gateway.map_or(String::new(), |gateway| host(gateway).to_string()),
             excluded: &excluded,
             allocate_reserved,
+            grace_seconds: 0,
         };
         Self {
             pool: Arc::new(Pool::ip(&spec).unwrap()),
