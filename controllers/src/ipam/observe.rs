@@ -168,7 +168,13 @@ impl Reader<'_> {
     }
 
     fn relation(&self, address: &Address) -> Relation {
-        let Some(claim) = &self.entry.claim else { return Relation::Ours };
+        let Some(claim) = &self.entry.claim else {
+            return if self.world.serves_address(self.slot, address) {
+                Relation::Ours
+            } else {
+                Relation::Other("is not looked after by this manager".to_owned())
+            };
+        };
         if let Some(other) = &address.other_claim {
             return Relation::Other(format!("belongs to claim {other:?}"));
         }

@@ -107,6 +107,9 @@ pub(super) fn without_claim(facts: &Facts, now: Timestamp) -> Plan {
         };
         return Plan::new(Row::ReleaseAddress, Place::Leave, steps);
     }
+    if let Relation::Other(_) = address.relation {
+        return Plan::leave(Row::Nothing);
+    }
     let protected = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
     let Some(since) = address.deleting.filter(|_| protected) else {
         return Plan::leave(Row::Nothing);

@@ -134,12 +134,20 @@ impl World {
         self.wake(slot);
     }
 
+    /// Whether an address that no claim of ours refers to is ours to look after: it is of a pool of ours, and claims beside it are served.
+    pub fn serves_address(&self, slot: Slot, address: &Address) -> bool {
+        let namespace = self.entry(slot).map(|entry| &**self.names.text(entry.namespace));
+        let visible = self.scope.namespace.as_deref().is_none_or(|only| Some(only) == namespace);
+        address.pool.is_some() && address.filtered && visible
+    }
+
     /// Keeps count of deleting addresses without a claim.
     pub(super) fn note_orphan(&mut self, slot: Slot) {
         let Some(entry) = self.entry(slot) else { return };
         let Some(address) = &entry.address else { return };
         let Some(pool) = address.pool else { return };
-        let orphan = entry.claim.is_none() && address.deleting.is_some() && !address.moving;
+        let served = self.serves_address(slot, address);
+        let orphan = entry.claim.is_none() && address.deleting.is_some() && !address.moving && served;
         let Some(entry) = self.pool_mut(pool) else { return };
         if orphan {
             entry.orphans.insert(slot)
