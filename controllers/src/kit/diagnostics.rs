@@ -18,7 +18,7 @@ use k8s_openapi::api::{
     authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{Api, Client, Resource, api::PostParams};
-use rustls::{CipherSuite, ServerConfig, crypto::CryptoProvider, pki_types::PrivateKeyDer};
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     net::TcpListener,
@@ -95,27 +95,9 @@ pub async fn serve(
 fn server_config(settings: &TlsSettings) -> Result<ServerConfig, DiagnosticsError> {
     let own = rcgen::generate_simple_self_signed([hostname(), "localhost".to_owned()])?;
     let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
-    let mut provider = rustls::crypto::ring::default_provider();
-    if let Some(suites) = &settings.tls12_suites {
-        provider.cipher_suites.retain(|suite| is_tls13(suite.suite()) || suites.contains(&suite.suite()));
-    }
-    let only_tls13 = settings.only_tls13 || !has_tls12(&provider);
-    let versions: &[_] = if only_tls13 { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key)?;
+    let mut config = settings.offer()?.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn is_tls13(suite: CipherSuite) -> bool {
-    [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256]
-        .contains(&suite)
-}
-
-fn has_tls12(provider: &CryptoProvider) -> bool {
-    provider.cipher_suites.iter().any(|suite| !is_tls13(suite.suite()))
 }
 
 fn router(client: Client, sources: Sources) -> Router {
@@ -323,18 +305,5 @@ mod tests {
         };
         assert_eq!(kind("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"), OPENMETRICS);
         assert_eq!(kind("*/*"), PLAIN_METRICS);
-    }
-
-    #[test]
-    fn tls_settings_narrow_what_is_offered() {
-        let suite = CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256;
-        let offered = |settings: TlsSettings| {
-            let config = server_config(&settings).unwrap();
-            let suites = &config.crypto_provider().cipher_suites;
-            suites.iter().map(rustls::SupportedCipherSuite::suite).filter(|suite| !is_tls13(*suite)).collect::<Vec<_>>()
-        };
-        assert_eq!(offered(TlsSettings::default()).len(), 6);
-        assert_eq!(offered(TlsSettings { tls12_suites: Some(vec![suite]), only_tls13: false }), [suite]);
-        assert_eq!(offered(TlsSettings { tls12_suites: Some(vec![]), only_tls13: false }), []);
     }
 }

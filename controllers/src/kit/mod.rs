@@ -13,5 +13,6 @@ pub mod metrics;
 mod process;
 pub mod queue;
 pub mod shutdown;
+mod tls;
 pub mod watch;
 pub mod writes;
