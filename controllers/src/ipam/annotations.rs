@@ -139,8 +139,7 @@ mod tests {
 
     fn pool() -> Pool {
         let addresses = ["10.0.0.10-10.0.0.20".to_owned()];
-        Pool::ip(&IpPoolSpec { addresses: &addresses, prefix: 24, gateway: "10.0.0.10", ..IpPoolSpec::default() })
-            .unwrap()
+        Pool::ip(&IpPoolSpec { addresses: &addresses, prefix: 24, gateway: "10.0.0.10", ..IpPoolSpec::default() }).unwrap()
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl PoolObject for IpPool {
             gateway: &self.spec.gateway,
             excluded: &self.spec.excluded_addresses,
             allocate_reserved: self.spec.allocate_reserved_ip_addresses,
-            grace_seconds: i64::from(self.spec.address_reuse_grace_period_seconds),
+            grace_seconds: self.spec.address_reuse_grace_period_seconds,
         })
     }
     fn prefix(&self) -> i64 {
