@@ -28,7 +28,7 @@ fn directives(verbosity: u8) -> &'static str {
     match verbosity {
         0 | 1 => "warn",
         2 | 3 => "info,kube_leader_election=warn",
-        4 | 5 => "info,manager=debug,controllers=debug",
+        4 | 5 => "info,manager=debug,controllers=debug,kube_leader_election=warn",
         _ => "debug,manager=trace,controllers=trace,h2=info,hyper=info,hyper_util=info,rustls=info,tower=info",
     }
 }

@@ -266,3 +266,187 @@ async fn give_up(lock: &LeaseLock, candidacy: &Candidacy, leadership: &Leadershi
     }
     CampaignEnd::GivenUp
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard};
+
+    use http::{Method, Request, Response};
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An API server with one lease, which may stop answering or let somebody else win.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        lease: Option<Value>,
+        silent: bool,
+        /// Takes the lease right after it was given to us.
+        rival: Option<&'static str>,
+    }
+
+    impl Server {
+        fn state(&self) -> MutexGuard<'_, State> {
+            self.0.lock().unwrap()
+        }
+
+        fn holder(&self) -> Option<String> {
+            self.state().lease.as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
+        }
+
+        fn client(&self) -> Client {
+            let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+            let server = self.clone();
+            tokio::spawn(async move {
+                let mut unanswered = Vec::new();
+                while let Some((request, send)) = handle.next_request().await {
+                    if server.state().silent {
+                        unanswered.push(send);
+                        continue;
+                    }
+                    let method = request.method().clone();
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let (code, answer) = server.answer(&method, serde_json::from_slice(&body).unwrap_or_default());
+                    let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                    send.send_response(Response::builder().status(code).body(answer).unwrap());
+                }
+            });
+            Client::new(service, "default")
+        }
+
+        fn answer(&self, method: &Method, body: Value) -> (u16, Value) {
+            let mut state = self.state();
+            let answer = match (method, &mut state.lease) {
+                (&Method::GET, Some(lease)) => lease.clone(),
+                (&Method::GET, None) => {
+                    return (404, json!({ "status": "Failure", "code": 404, "reason": "NotFound", "message": "" }));
+                }
+                (&Method::POST, lease) => lease.insert(body).clone(),
+                (&Method::PATCH, Some(lease)) => {
+                    for (field, value) in body["spec"].as_object().unwrap() {
+                        lease["spec"][field] = value.clone();
+                    }
+                    lease.clone()
+                }
+                other => panic!("{other:?}"),
+            };
+            if let (false, Some(rival)) = (method == Method::GET, state.rival) {
+                state.lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!(rival);
+            }
+            (200, answer)
+        }
+    }
+
+    fn candidacy() -> Candidacy {
+        Candidacy {
+            namespace: "system".to_owned(),
+            name: "lease".to_owned(),
+            identity: "us".to_owned(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+
+    struct Running {
+        leadership: Leadership,
+        stop: Shutdown,
+        metrics: Metrics,
+        end: tokio::task::JoinHandle<CampaignEnd>,
+    }
+
+    fn run(server: &Server) -> Running {
+        let (leadership, stop, metrics) = (Leadership::elected(), Shutdown::new(), Metrics::new("test"));
+        let end = tokio::spawn(campaign(server.client(), candidacy(), leadership.clone(), metrics.clone(), stop.clone()));
+        Running { leadership, stop, metrics, end }
+    }
+
+    #[test]
+    fn without_an_election_we_always_lead() {
+        assert!(Leadership::always().may_write() && Leadership::always().is_leader());
+        assert!(!Leadership::elected().may_write() && !Leadership::elected().is_leader());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writing_ends_two_seconds_before_the_claim_does() {
+        let leadership = Leadership::elected();
+        leadership.hold_until(Instant::now() + Duration::from_secs(15));
+        leadership.acquired().await;
+        tokio::time::advance(Duration::from_millis(12_999)).await;
+        assert!(leadership.may_write());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!leadership.may_write() && leadership.is_leader());
+        leadership.lost().await;
+        assert!(!leadership.is_leader());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_free_lease_is_taken_and_given_up_on_request() {
+        let server = Server::default();
+        let running = run(&server);
+        running.leadership.acquired().await;
+        assert!(running.leadership.may_write());
+        assert_eq!(server.holder().as_deref(), Some("us"));
+        assert!(running.metrics.encode().unwrap().contains("ipam_leader 1"));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(running.leadership.may_write());
+        running.stop.trigger();
+        assert_eq!(running.end.await.unwrap(), CampaignEnd::GivenUp);
+        assert_eq!(server.holder().as_deref(), Some(""));
+        assert!(!running.leadership.may_write());
+        assert!(running.metrics.encode().unwrap().contains("ipam_leader 0"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_another_holder_back_has_not_won() {
+        let server = Server::default();
+        server.state().rival = Some("them");
+        let running = run(&server);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!running.leadership.is_leader());
+        running.stop.trigger();
+        assert_eq!(running.end.await.unwrap(), CampaignEnd::GivenUp);
+        assert_eq!(server.holder().as_deref(), Some("them"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_somebody_took_is_lost_for_good() {
+        let server = Server::default();
+        let running = run(&server);
+        running.leadership.acquired().await;
+        server.state().lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("them");
+        assert_eq!(running.end.await.unwrap(), CampaignEnd::Lost);
+        running.leadership.lost().await;
+        assert!(!running.leadership.may_write());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_cannot_be_renewed_is_lost_before_it_expires() {
+        let server = Server::default();
+        let running = run(&server);
+        running.leadership.acquired().await;
+        let won = Instant::now();
+        server.state().silent = true;
+        assert_eq!(running.end.await.unwrap(), CampaignEnd::Lost);
+        let took = won.elapsed();
+        assert!(took <= Duration::from_secs(10) && took >= Duration::from_secs(6), "{took:?}");
+        assert!(!running.leadership.may_write());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_outage_is_survived() {
+        let server = Server::default();
+        let running = run(&server);
+        running.leadership.acquired().await;
+        server.state().silent = true;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        server.state().silent = false;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(running.leadership.may_write());
+    }
+}

@@ -459,3 +459,100 @@ fn gauge(
     let sample = prometheus_client::metrics::gauge::ConstGauge::new(value);
     sample.encode(metric.encode_family(&labels)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str) -> PoolLabels {
+        PoolLabels { kind: "InClusterIPPool", namespace: "team-a".to_owned(), name: name.to_owned() }
+    }
+
+    fn used(used: u128) -> PoolNumbers {
+        PoolNumbers { used, ..PoolNumbers::default() }
+    }
+
+    /// The table of the specification, without the webhooks' metrics.
+    const NAMES: [&str; 22] = [
+        "ipam_pool_addresses",
+        "ipam_pool_waiting_claims",
+        "ipam_pool_overlaps",
+        "ipam_pool_duplicate_addresses",
+        "ipam_pool_orphaned_addresses",
+        "ipam_claim_bind_duration_seconds_count",
+        "ipam_claim_release_duration_seconds_count",
+        "ipam_claim_wait_duration_seconds_count",
+        "ipam_allocations_total",
+        "ipam_releases_total",
+        "ipam_address_conflicts_total",
+        "ipam_errors_total",
+        "ipam_api_requests_total",
+        "ipam_api_request_duration_seconds_count",
+        "ipam_api_inflight_writes",
+        "ipam_api_write_window",
+        "ipam_api_throttled_seconds_total",
+        "ipam_watch_restarts_total",
+        "ipam_cache_objects",
+        "ipam_cache_bytes",
+        "ipam_events_dropped_total",
+        "ipam_leader",
+    ];
+
+    #[test]
+    fn every_metric_has_the_name_and_labels_of_the_table() {
+        let metrics = Metrics::new("1.2.3");
+        let second = Duration::from_secs(1);
+        metrics.pool_gauges(&pool("a"), used(3));
+        metrics.bind_duration("InClusterIPPool", second);
+        metrics.release_duration("InClusterIPPool", second);
+        metrics.wait_duration("InClusterIPPool", second);
+        metrics.allocation("InClusterIPPool", Allocation::Bound);
+        metrics.release("InClusterIPPool");
+        metrics.address_conflict("InClusterIPPool");
+        metrics.error("Conflict");
+        metrics.request("patch", "ipaddressclaims", "200", second);
+        metrics.watch_restart("ipaddresses", "closed");
+        metrics.cache("ipaddresses", 2, 300);
+        metrics.leader(true);
+        let text = metrics.encode().unwrap();
+        for name in NAMES {
+            let found = text.lines().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+            assert!(found, "{name} is missing in\n{text}");
+        }
+        for line in [
+            "ipam_pool_addresses{kind=\"InClusterIPPool\",namespace=\"team-a\",name=\"a\",state=\"used\"} 3.0",
+            "ipam_allocations_total{kind=\"InClusterIPPool\",result=\"bound\"} 1",
+            "ipam_watch_restarts_total{resource=\"ipaddresses\",reason=\"closed\"} 1",
+            "ipam_cache_bytes{resource=\"ipaddresses\"} 300",
+            "ipam_build_info{version=\"1.2.3\"} 1",
+            "ipam_leader 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("\nprocess_cpu_seconds_total ") && text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn pools_beyond_the_cap_are_summed() {
+        let mut table = PoolTable::default();
+        for number in 0..POOLS_SHOWN + 3 {
+            table.set(&pool(&format!("pool-{number}")), used(1));
+        }
+        let shown = table.shown();
+        assert_eq!(shown.len(), POOLS_SHOWN + 1);
+        let (other, sum) = shown.last().unwrap();
+        assert_eq!((other.name.as_str(), other.namespace.as_str(), sum.used), ("_other", "", 3));
+        table.remove(&pool("pool-0"));
+        assert_eq!(table.shown().last().unwrap().1.used, 2);
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_is_shown_no_more() {
+        let metrics = Metrics::new("1.2.3");
+        metrics.pool_gauges(&pool("a"), used(3));
+        metrics.pool_gauges(&pool("a"), used(4));
+        assert!(metrics.encode().unwrap().contains("state=\"used\"} 4.0"));
+        metrics.forget_pool(&pool("a"));
+        assert!(!metrics.encode().unwrap().contains("team-a"));
+    }
+}

@@ -224,3 +224,257 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::core::ApiResource;
+    use serde_json::{Value, json};
+    use tower_test::mock::Handle;
+
+    use super::*;
+
+    type ApiServer = Handle<Request<Body>, Response<Body>>;
+
+    const CREATE: Target = Target { verb: "create", resource: "ipaddresses" };
+
+    fn addresses() -> ApiResource {
+        ApiResource {
+            group: "ipam.cluster.x-k8s.io".to_owned(),
+            version: "v1beta2".to_owned(),
+            api_version: "ipam.cluster.x-k8s.io/v1beta2".to_owned(),
+            kind: "IPAddress".to_owned(),
+            plural: "ipaddresses".to_owned(),
+        }
+    }
+
+    fn writer(leadership: Leadership) -> (Writer, ApiServer, Metrics) {
+        let (service, server) = tower_test::mock::pair();
+        let metrics = Metrics::new("test");
+        let writer = Writer::new(Client::new(service, "default"), leadership, metrics.clone(), 128);
+        (writer, server, metrics)
+    }
+
+    fn creation() -> WriteRequest {
+        create(&addresses(), Some("team-a"), &json!({ "metadata": { "name": "web-0" } })).unwrap()
+    }
+
+    fn status(code: u16, reason: &str, message: &str) -> Value {
+        json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message })
+    }
+
+    fn respond(code: u16, headers: &[(&str, &str)], body: &Value) -> Response<Body> {
+        let builder = headers.iter().fold(Response::builder().status(code), |all, (name, value)| all.header(*name, *value));
+        builder.body(Body::from(serde_json::to_vec(body).unwrap())).unwrap()
+    }
+
+    /// Sends a creation to a server that gives this answer.
+    async fn answered(code: u16, headers: &[(&str, &str)], body: Value) -> (Result<Value, WriteError>, Writer) {
+        answered_to(creation(), code, headers, body).await
+    }
+
+    async fn answered_to(
+        request: WriteRequest,
+        code: u16,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> (Result<Value, WriteError>, Writer) {
+        let (writer, mut server, _) = writer(Leadership::always());
+        let answer = respond(code, headers, &body);
+        let serving = tokio::spawn(async move {
+            let (_, send) = server.next_request().await.unwrap();
+            send.send_response(answer);
+        });
+        let result = writer.send(Priority::Bind, CREATE, request, || true).await;
+        serving.await.unwrap();
+        (result, writer)
+    }
+
+    async fn error(code: u16, reason: &str, message: &str) -> WriteError {
+        answered(code, &[], status(code, reason, message)).await.0.unwrap_err()
+    }
+
+    fn told(error: &WriteError) -> (&'static str, RetryClass, bool) {
+        (error.category(), error.class(), error.is_ambiguous())
+    }
+
+    #[test]
+    fn requests_carry_the_field_manager_and_their_preconditions() {
+        let place = "/apis/ipam.cluster.x-k8s.io/v1beta2/namespaces/team-a/ipaddresses";
+        let at = Some("team-a");
+        let patch: json_patch::Patch = serde_json::from_value(json!([{ "op": "test", "path": "/a", "value": 1 }])).unwrap();
+        let spec = json!({ "metadata": { "resourceVersion": "7" } });
+        for (request, method, uri, kind, body) in [
+            (
+                creation(),
+                "POST",
+                format!("{place}?&fieldManager=ipam-in-cluster"),
+                "application/json",
+                json!({ "metadata": { "name": "web-0" } }),
+            ),
+            (
+                json_patch(&addresses(), at, "web-0", Part::Main, patch).unwrap(),
+                "PATCH",
+                format!("{place}/web-0?&fieldManager=ipam-in-cluster"),
+                "application/json-patch+json",
+                json!([{ "op": "test", "path": "/a", "value": 1 }]),
+            ),
+            (
+                merge_patch(&addresses(), at, "web-0", Part::Status, &spec).unwrap(),
+                "PATCH",
+                format!("{place}/web-0/status?&fieldManager=ipam-in-cluster"),
+                "application/merge-patch+json",
+                spec.clone(),
+            ),
+            (
+                apply_status(&addresses(), at, "web-0", &spec).unwrap(),
+                "PATCH",
+                format!("{place}/web-0/status?&force=true&fieldManager=ipam-in-cluster"),
+                "application/apply-patch+yaml",
+                spec.clone(),
+            ),
+            (
+                delete(&addresses(), at, "web-0", "uid-1").unwrap(),
+                "DELETE",
+                format!("{place}/web-0?"),
+                "application/json",
+                json!({ "preconditions": { "uid": "uid-1" } }),
+            ),
+        ] {
+            assert_eq!((request.method().as_str(), request.uri().to_string()), (method, uri));
+            assert_eq!(request.headers()[header::CONTENT_TYPE], kind);
+            assert_eq!(serde_json::from_slice::<Value>(request.body()).unwrap(), body);
+        }
+        assert!(delete(&addresses(), at, "", "uid-1").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_success_is_decoded_whatever_its_kind() {
+        let object = json!({ "metadata": { "name": "web-0" } });
+        assert_eq!(answered(201, &[], object.clone()).await.0.unwrap(), object);
+        let (writer, mut server, _) = writer(Leadership::always());
+        tokio::spawn(async move {
+            let (_, send) = server.next_request().await.unwrap();
+            send.send_response(respond(200, &[], &json!({ "kind": "Status", "status": "Success" })));
+        });
+        let request = delete(&addresses(), Some("team-a"), "web-0", "uid-1").unwrap();
+        let target = Target { verb: "delete", resource: "ipaddresses" };
+        writer.send::<IgnoredAny>(Priority::Release, target, request, || true).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn refusals_say_what_to_do_next() {
+        let now = RetryClass::Now;
+        assert_eq!(told(&error(409, "Conflict", "modified").await), ("Conflict", now, false));
+        assert_eq!(told(&error(409, "AlreadyExists", "exists").await), ("AlreadyExists", now, false));
+        assert_eq!(told(&error(404, "NotFound", "no").await), ("NotFound", RetryClass::Wait, false));
+        assert_eq!(told(&error(410, "Gone", "no").await), ("Gone", RetryClass::Later, false));
+        for (code, reason) in [(400, "BadRequest"), (403, "Forbidden"), (422, "Invalid"), (405, "MethodNotAllowed")] {
+            let error = error(code, reason, "spec.address: Invalid value").await;
+            assert_eq!(told(&error), ("Refused", RetryClass::Tell, false), "{code}");
+            let path = "/apis/ipam.cluster.x-k8s.io/v1beta2/namespaces/team-a/ipaddresses";
+            let expected = format!("create ipaddresses at {path}: refused with {code}: spec.address: Invalid value");
+            assert_eq!(error.to_string(), expected);
+        }
+        let later = RetryClass::Later;
+        assert_eq!(told(&error(401, "Unauthorized", "who").await), ("Unavailable", later, false));
+        for code in [500, 502, 503, 504] {
+            assert_eq!(told(&error(code, "", "broken").await), ("Unavailable", later, true), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_terminating_namespace_is_no_refusal_of_the_object() {
+        let mut body = status(403, "Forbidden", "forbidden: unable to create new content");
+        body["details"] = json!({ "causes": [{ "reason": "NamespaceTerminating", "field": "metadata.namespace" }] });
+        let error = answered(403, &[], body).await.0.unwrap_err();
+        assert_eq!(told(&error), ("NamespaceTerminating", RetryClass::Wait, false));
+    }
+
+    #[tokio::test]
+    async fn a_webhook_that_failed_is_no_refusal_and_wrote_nothing() {
+        let failed = [
+            (500, "Internal error occurred: failed calling webhook \"x\": context deadline exceeded"),
+            (403, "admission webhook \"x\" denied the request: failed to fetch claim: rate limited"),
+        ];
+        for (code, message) in failed {
+            let (result, writer) = answered(code, &[], status(code, "", message)).await;
+            assert_eq!(told(&result.unwrap_err()), ("Unavailable", RetryClass::Later, false), "{code}");
+            assert_eq!(writer.gate.size(), 8, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_test_of_a_json_patch_is_a_conflict_and_an_invalid_object_is_not() {
+        let patch = || json_patch(&addresses(), Some("a"), "web-0", Part::Main, json_patch::Patch::default()).unwrap();
+        let generic = "the server rejected our request due to an error in our request";
+        for (request, message, category) in [
+            (patch(), generic, "Conflict"),
+            (patch(), "IPAddress \"web-0\" is invalid: spec.prefix", "Refused"),
+            (creation(), generic, "Refused"),
+        ] {
+            let error = answered_to(request, 422, &[], status(422, "Invalid", message)).await.0.unwrap_err();
+            assert_eq!(error.category(), category, "{message}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_write_starts_before_the_time_the_server_asked_for() {
+        let (writer, mut server, metrics) = writer(Leadership::always());
+        let serving = tokio::spawn(async move {
+            let (_, send) = server.next_request().await.unwrap();
+            send.send_response(respond(429, &[("retry-after", "3")], &status(429, "TooManyRequests", "slow")));
+            let (_, send) = server.next_request().await.unwrap();
+            send.send_response(respond(201, &[], &json!({})));
+        });
+        let first = writer.send::<Value>(Priority::Bind, CREATE, creation(), || true).await.unwrap_err();
+        assert_eq!(told(&first), ("Throttled", RetryClass::Later, false));
+        assert_eq!(first.retry_after(), Some(Duration::from_secs(3)));
+        let start = Instant::now();
+        writer.send::<Value>(Priority::Release, CREATE, creation(), || true).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 3);
+        serving.await.unwrap();
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("ipam_api_throttled_seconds_total 3.0"), "{text}");
+        assert!(text.contains("ipam_api_write_window 8"), "{text}");
+        assert!(text.contains("ipam_api_requests_total{verb=\"create\",resource=\"ipaddresses\",code=\"429\"} 1"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_leaves_open_what_happened() {
+        let (writer, mut server, metrics) = writer(Leadership::always());
+        let silent = tokio::spawn(async move { server.next_request().await });
+        let start = Instant::now();
+        let error = writer.send::<Value>(Priority::Bind, CREATE, creation(), || true).await.unwrap_err();
+        assert_eq!(start.elapsed().as_secs(), 30);
+        assert_eq!(told(&error), ("Unavailable", RetryClass::Later, true));
+        assert_eq!(writer.gate.size(), 8);
+        assert!(metrics.encode().unwrap().contains("code=\"timeout\"} 1"));
+        drop(silent);
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_leaves_open_what_happened_and_says_nothing_about_load() {
+        let (writer, mut server, _) = writer(Leadership::always());
+        tokio::spawn(async move {
+            let (_, send) = server.next_request().await.unwrap();
+            send.send_error("connection reset");
+        });
+        let error = writer.send::<Value>(Priority::Bind, CREATE, creation(), || true).await.unwrap_err();
+        assert_eq!(told(&error), ("Unavailable", RetryClass::Later, true));
+        assert!(error.to_string().contains("connection reset"), "{error}");
+        assert_eq!(writer.gate.size(), 16);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_without_leadership_or_when_the_caller_says_no() {
+        let (writer, mut server, _) = writer(Leadership::elected());
+        let fenced = writer.send::<Value>(Priority::Bind, CREATE, creation(), || true).await.unwrap_err();
+        assert_eq!(told(&fenced), ("Fenced", RetryClass::Wait, false));
+        let leading = Writer { leadership: Leadership::always(), ..writer };
+        let withheld = leading.send::<Value>(Priority::Bind, CREATE, creation(), || false).await.unwrap_err();
+        assert_eq!(told(&withheld), ("Withheld", RetryClass::Wait, false));
+        drop(leading);
+        assert!(server.next_request().await.is_none());
+    }
+}
