@@ -59,9 +59,7 @@ impl World {
         for slot in gone {
             self.lose_claim(slot);
         }
-        for slot in listed {
-            self.wake(slot);
-        }
+        self.wake_in_order(listed.into_iter().collect());
     }
 
     fn number(&mut self, slot: Slot) {
@@ -208,19 +206,23 @@ impl World {
             .collect()
     }
 
-    /// All claims that are not settled on a pool, to be planned again.
-    pub(super) fn wake_open(&mut self, pool: PoolId) {
-        let open: Vec<Slot> = self.pool(pool).into_iter().flat_map(|pool| pool.open.iter().copied()).collect();
-        for slot in open {
+    /// Asks for passes in the order in which the queue shall run them: it may take the first before it knows of the second.
+    pub(super) fn wake_in_order(&mut self, mut slots: Vec<Slot>) {
+        slots.sort_by_key(|slot| self.place(*slot));
+        for slot in slots {
             self.wake(slot);
         }
     }
 
-    /// All claims of a pool, to be planned again.
+    /// All claims that are not settled on a pool and its orphans, to be planned again.
+    pub(super) fn wake_open(&mut self, pool: PoolId) {
+        let slots = self.pool(pool).into_iter().flat_map(|pool| pool.open.iter().chain(&pool.orphans).copied()).collect();
+        self.wake_in_order(slots);
+    }
+
+    /// All claims and orphans of a pool, to be planned again.
     pub(super) fn wake_members(&mut self, pool: PoolId) {
-        let members: Vec<Slot> = self.pool(pool).into_iter().flat_map(|pool| pool.members.iter().copied()).collect();
-        for slot in members {
-            self.wake(slot);
-        }
+        let slots = self.pool(pool).into_iter().flat_map(|pool| pool.members.iter().chain(&pool.orphans).copied()).collect();
+        self.wake_in_order(slots);
     }
 }

@@ -59,8 +59,6 @@ impl World {
         if paused.is_none() && members.is_empty() {
             self.clusters.remove(&key);
         }
-        for slot in members {
-            self.wake(slot);
-        }
+        self.wake_in_order(members);
     }
 }

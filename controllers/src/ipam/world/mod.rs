@@ -297,7 +297,8 @@ impl World {
 
     /// Asks for a pass over everything, behind all other work.
     pub fn wake_all(&mut self) {
-        let slots: Vec<Slot> = self.entries.iter().filter_map(|(slot, _)| Slot::try_from(slot).ok()).collect();
+        let mut slots: Vec<Slot> = self.entries.iter().filter_map(|(slot, _)| Slot::try_from(slot).ok()).collect();
+        slots.sort_by_key(|slot| self.place(*slot));
         for slot in slots {
             if let Some(mut place) = self.place(slot) {
                 let settled = self
