@@ -18,7 +18,8 @@ const POST_LIFE: Duration = Duration::from_secs(75);
 /// A claim that is deleting and that nothing holds up.
 pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timestamp) -> Plan {
     let mine = claim.has_our_finalizer();
-    let address = facts.address.as_ref().filter(|address| !matches!(address.relation, Relation::Other(_)));
+    // An earlier claim's address is no concern of this one: it goes as an orphan.
+    let address = facts.address.as_ref().filter(|address| address.relation == Relation::Ours);
     if !mine
         && !address.is_some_and(|address| address.made_here || (address.fresh && !claim.bound))
         && facts.reservation.is_none()
@@ -34,7 +35,9 @@ pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timest
             None => Plan::new(Row::ReleaseClaim, Place::Leave, release_claim(claim).into_iter().collect()),
         };
     };
-    if let Some(rest) = grace_left(&facts.pool, since, now) {
+    // Nobody was told of an address that we made and did not publish.
+    let told = claim.bound || !address.fresh;
+    if let Some(rest) = grace_left(&facts.pool, since, now).filter(|_| told) {
         return await_grace(facts, address, rest, now);
     }
     if facts.motion.memory == Memory::Missing
@@ -110,18 +113,22 @@ pub(super) fn without_claim(facts: &Facts, now: Timestamp) -> Plan {
     if let Relation::Other(_) = address.relation {
         return Plan::leave(Row::Nothing);
     }
-    let protected = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
-    let Some(since) = address.deleting.filter(|_| protected) else {
+    if address.deleting.is_none() || unprotect(address).is_none() {
         return Plan::leave(Row::Nothing);
-    };
-    if !facts.policy.release_orphans(&facts.pool) {
-        let message =
-            format!("{} is kept: its claim is gone, but after a move its machine may still use it elsewhere", address.text);
-        return Plan::new(Row::OrphanKept, Place::Leave, vec![Step::Event(EventReason::OrphanedAddress, message)]);
     }
-    match grace_left(&facts.pool, since, now) {
-        Some(rest) => Plan::leave(Row::Orphan).within(rest),
-        None => Plan::new(Row::Orphan, Place::Leave, release_orphan(address).into_iter().collect()),
+    if let PoolFacts::Known(pool) = &facts.pool
+        && pool.paused
+    {
+        return Plan::leave(Row::PoolPaused);
+    }
+    match orphan(facts, address, now) {
+        Some(Ok(step)) => Plan::new(Row::Orphan, Place::Leave, vec![step]),
+        Some(Err(rest)) => Plan::leave(Row::Orphan).within(rest),
+        None => {
+            let message =
+                format!("{} is kept: its claim is gone, but after a move its machine may still use it elsewhere", address.text);
+            Plan::new(Row::OrphanKept, Place::Leave, vec![Step::Event(EventReason::OrphanedAddress, message)])
+        }
     }
 }
 
@@ -142,11 +149,18 @@ fn unprotect(address: &AddressFacts) -> Option<Step> {
     protected.then(|| Step::UnprotectAddress { uid: address.uid.clone(), finalizers: address.finalizers.clone() })
 }
 
-pub(super) fn release_orphan(address: &AddressFacts) -> Option<Step> {
-    let protected = address.deleting.is_some() && address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
-    protected.then(|| Step::ReleaseOrphan {
-        uid: address.uid.clone(),
-        finalizers: address.finalizers.clone(),
-        claim_uid: address.claim_uid.clone(),
-    })
+/// A deleting address whose claim is gone, as far as it is seen: let go after the pool's grace, unless the policy keeps it.
+pub(super) fn orphan(facts: &Facts, address: &AddressFacts, now: Timestamp) -> Option<Result<Step, Duration>> {
+    let protected = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
+    let since = address.deleting.filter(|_| protected && facts.policy.release_orphans(&facts.pool))?;
+    Some(grace_left(&facts.pool, since, now).map_or_else(
+        || {
+            Ok(Step::ReleaseOrphan {
+                uid: address.uid.clone(),
+                finalizers: address.finalizers.clone(),
+                claim_uid: address.claim_uid.clone(),
+            })
+        },
+        Err,
+    ))
 }

@@ -7,7 +7,7 @@ use api::reasons::{ClaimReason, EventReason};
 use k8s_openapi::jiff::Timestamp;
 use poolutil::{ReservationState, Span};
 
-use super::release::{confirm_absent, delete, release_orphan};
+use super::release::{confirm_absent, delete, orphan};
 use super::{DELIVERY, Deletion, Place, Plan, Row, Step, protect_claim, protect_write, waits};
 use crate::ipam::facts::{AddressFacts, ClaimFacts, Denial, Facts, PoolFacts, PoolView, Relation, Waiting, Wish};
 
@@ -37,8 +37,10 @@ fn with_relation(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now:
         Relation::Earlier => {
             let message = format!("the address {} of an earlier claim of this name is still being deleted", address.text);
             let mut plan = refuse(facts, claim, now, Row::EarlierAddress, None, message);
-            if facts.policy.release_orphans(&facts.pool) {
-                plan.steps.extend(release_orphan(address));
+            match orphan(facts, address, now) {
+                Some(Ok(step)) => plan.steps.push(step),
+                Some(Err(rest)) => plan.recheck = Some(plan.recheck.map_or(rest, |recheck| recheck.min(rest))),
+                None => {}
             }
             plan
         }
