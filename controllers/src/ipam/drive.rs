@@ -258,8 +258,11 @@ impl Drive<'_> {
                 warn!(claim = self.title(), address = text, "another manager published the address; it is kept");
                 return Ok(());
             }
-            Ok(answer) => self.unprotect(uid, &finalizers(&answer)).await?,
-            Err(WriteError::NotFound { .. }) => {}
+            Ok(answer) => {
+                self.ctx.world().deleted(self.slot, uid);
+                self.unprotect(uid, &finalizers(&answer)).await?;
+            }
+            Err(WriteError::NotFound { .. }) => self.ctx.world().deleted(self.slot, uid),
             Err(error) => return Err(error),
         }
         info!(claim = self.title(), address = text, reason = ?why, "address deleted");

@@ -144,7 +144,7 @@ pub struct AddressFacts {
     pub fresh: bool,
     /// This very process made it, and nobody was told of it yet.
     pub made_here: bool,
-    /// The other holders of its value, unless it provably precedes them all.
+    /// The other holders of its value, unless it is fresh and provably precedes them all.
     pub contest: Option<Contest>,
 }
 
@@ -159,16 +159,16 @@ pub enum Relation {
     Earlier,
 }
 
-/// Other address objects hold the same value, and ours does not provably precede them.
+/// Other address objects hold the same value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contest {
     /// One of the others, as namespace/name.
     pub holder: String,
     /// A claim already publishes one of the others, or there is no claim to ask.
     pub published: bool,
-    /// One of the others will delete itself, or win.
+    /// One of the others is fresh and not provably later: it will delete itself, or win.
     pub fresh: bool,
-    /// One of the others provably came first, or is older by creation time and UID.
+    /// One of the others is not fresh, and older by creation time and UID.
     pub elder: bool,
 }
 

@@ -144,7 +144,7 @@ impl Reader<'_> {
             finalizers,
             fresh: fresh || made_here,
             made_here,
-            contest: address.span.and_then(|span| self.contest(address, &span)),
+            contest: address.span.and_then(|span| self.contest(address, &span, fresh || made_here)),
             relation,
         }
     }
@@ -207,31 +207,36 @@ impl Reader<'_> {
         (!complete).then_some(Repair { owners, finalizers, labels })
     }
 
-    /// The other holders of the value, unless this one provably precedes them all.
-    fn contest(&self, address: &Address, span: &Span) -> Option<Contest> {
+    /// The other holders of the value. A fresh address that provably precedes them all has none to fear; one that we did not make
+    /// and that is not published is judged by age, which every manager sees alike.
+    fn contest(&self, address: &Address, span: &Span, fresh: bool) -> Option<Contest> {
         let ledger = &self.world.pool(address.pool?)?.ledger;
         let first = match ledger.standing(self.slot, span) {
-            Standing::Alone | Standing::First => return None,
+            Standing::Alone => return None,
+            Standing::First if fresh => return None,
             Standing::Behind(first) => Some(first),
-            Standing::Unseen => None,
+            Standing::First | Standing::Unseen => None,
         };
         let own_mark = ledger.holders(span).find(|(key, _)| *key == self.slot).map(|(_, mark)| mark);
-        let mut contest = Contest {
-            holder: first.map_or_else(|| "another claim".to_owned(), |first| self.world.title(first)),
-            published: false,
-            fresh: false,
-            elder: false,
-        };
+        let mut contest = Contest { holder: String::new(), published: false, fresh: false, elder: false };
+        let mut holder = first;
         for (key, mark) in ledger.holders(span).filter(|(key, _)| *key != self.slot) {
             let Some((entry, other)) = self.world.entry(key).and_then(|entry| Some((entry, entry.address.as_deref()?))) else {
                 continue;
             };
             let published = entry.claim.as_ref().is_none_or(|claim| claim.bound);
+            let rival = other.ours && !published;
+            // A fresh one that provably came later loses, and deletes itself.
+            let alive = rival && !own_mark.is_some_and(|own: Mark| own.precedes(mark));
+            let elder = !rival && (other.created, other.uid.to_string()) < (address.created, address.uid.to_string());
             contest.published |= published;
-            contest.fresh |= other.ours && !published;
-            contest.elder |= own_mark.is_some_and(|own: Mark| mark.precedes(own))
-                || (other.created, other.uid.to_string()) < (address.created, address.uid.to_string());
+            contest.fresh |= alive;
+            contest.elder |= elder;
+            if published || alive || elder {
+                holder = holder.or(Some(key));
+            }
         }
+        contest.holder = holder.map_or_else(|| "another claim".to_owned(), |holder| self.world.title(holder));
         Some(contest)
     }
 

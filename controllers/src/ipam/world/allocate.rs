@@ -160,6 +160,15 @@ impl World {
         }
     }
 
+    /// We deleted the address: until our view shows that, nothing is built on it.
+    pub fn deleted(&mut self, slot: Slot, uid: &Uid) {
+        let alive = self.entry(slot).and_then(|entry| entry.address.as_ref());
+        let alive = alive.filter(|address| address.uid == *uid && address.deleting.is_none());
+        if let Some(before) = alive.map(|address| address.revision.clone()) {
+            self.wrote_address(slot, &before);
+        }
+    }
+
     /// The claim is published; what was remembered of the way there is not needed any more. Answers how long the way was.
     pub fn published(&mut self, slot: Slot) -> Option<(Duration, Option<Duration>)> {
         let motion = self.entry_mut(slot)?.motion.as_mut()?;
