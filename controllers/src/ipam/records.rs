@@ -263,9 +263,9 @@ impl Claim {
     /// Reads a claim on pool `pool`.
     pub fn read(claim: &IpAddressClaim, pool: PoolId, version: CapiVersion, names: &mut Names) -> Self {
         let meta = &claim.metadata;
-        let label = label(meta, CLUSTER_NAME_LABEL);
-        let spec = claim.spec.cluster_name.as_deref();
-        let mut intern = |name: Option<&str>| name.filter(|name| !name.is_empty()).map(|name| names.intern(name));
+        let label = label(meta, CLUSTER_NAME_LABEL).filter(|name| !name.is_empty());
+        let spec = claim.spec.cluster_name.as_deref().filter(|name| !name.is_empty());
+        let mut intern = |name: Option<&str>| name.map(|name| names.intern(name));
         let (cluster, label) = (intern(spec.or(label)), intern(label.or(spec)));
         Self {
             uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),

@@ -8,7 +8,7 @@ use api::names::{IPAM_GROUP, WATCH_FILTER_LABEL};
 use api::reasons::EventReason;
 
 use super::{About, Watched, World};
-use crate::ipam::records::{Claim, Conditions, PoolId, PoolKey, Slot, label};
+use crate::ipam::records::{Claim, Conditions, Motion, PoolId, PoolKey, Slot, label};
 use crate::kit::watch::Seen;
 
 impl World {
@@ -97,10 +97,9 @@ impl World {
     fn succeed(&mut self, slot: Slot, claim: &mut Claim) {
         let Some(entry) = self.entry_mut(slot) else { return };
         let Some(old) = entry.claim.take() else {
-            // The motion of an earlier claim stays while a POST of it may still take effect.
-            let posted = entry.motion.as_ref().is_some_and(|motion| motion.post.is_some());
-            if !posted && !claim.bound {
-                entry.motion = Some(Box::default());
+            let post = entry.motion.take().and_then(|motion| motion.post);
+            if post.is_some() || !claim.bound {
+                entry.motion = Some(Box::new(Motion { post, ..Motion::default() }));
             }
             return;
         };
@@ -121,7 +120,12 @@ impl World {
                 self.notice(About::Claim(slot, claim.uid.clone()), EventReason::RequestedAddressIgnored, note);
             }
         } else {
-            entry.motion.get_or_insert_default().wrote_claim = None;
+            // Of an earlier claim of that name only a POST that may still take effect is of interest.
+            let post = entry.motion.take().and_then(|motion| motion.post);
+            entry.motion = Some(Box::new(Motion { post, ..Motion::default() }));
+        }
+        if old.uid != claim.uid || old.pool != claim.pool {
+            self.leave(slot, old.pool);
         }
         self.unindex_claim(slot, &old);
     }
