@@ -139,3 +139,93 @@ fn client(mut config: Config, user_agent: HeaderValue, qps: f64, burst: u32) -> 
         .service(connections);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::{Router, routing::get};
+    use axum_server::{Handle, tls_rustls::RustlsConfig};
+    use futures::{StreamExt as _, stream};
+    use http::{Request, Version};
+    use http_body_util::BodyExt as _;
+    use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+
+    use super::*;
+
+    const STREAMS: u32 = 100;
+
+    /// A server as the API server is: HTTP/2, at most 100 streams on a connection. `/watch` answers
+    /// one line and stays open; `/write` tells protocol and user agent.
+    async fn server() -> (Config, Handle<SocketAddr>) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let mut tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let watch = get(async || {
+            let line = stream::once(async { Ok::<_, std::io::Error>("line\n") });
+            axum::body::Body::from_stream(line.chain(stream::pending()))
+        });
+        let write = get(async |request: axum::extract::Request| {
+            let agent = request.headers()[http::header::USER_AGENT].to_str().unwrap();
+            format!("{} {agent}", request.version() == Version::HTTP_2)
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let handle = Handle::new();
+        let mut serving = axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(Arc::new(tls))).unwrap();
+        serving.http_builder().http2().max_concurrent_streams(STREAMS);
+        let router = Router::new().route("/watch", watch).route("/write", write);
+        tokio::spawn(serving.handle(handle.clone()).serve(router.into_make_service()));
+        let mut config = Config::new(format!("https://localhost:{port}").parse().unwrap());
+        config.root_cert = Some(vec![own.cert.der().to_vec()]);
+        (config, handle)
+    }
+
+    fn request(path: &str) -> Request<Body> {
+        Request::get(path).body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn watches_and_more_writes_than_streams_share_one_connection() {
+        // Another test of this process may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (config, handle) = server().await;
+        let client = client(config, HeaderValue::from_static("ipam-in-cluster/1.2.3"), 0.0, 0).unwrap();
+        let mut watches = Vec::new();
+        for _ in 0..8 {
+            let mut watch = client.send(request("/watch")).await.unwrap().into_body();
+            assert_eq!(watch.frame().await.unwrap().unwrap().into_data().unwrap(), "line\n");
+            watches.push(watch);
+        }
+        let write = async || client.send(request("/write")).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let answers: Vec<_> = stream::iter(0..256).map(|_| write()).buffer_unordered(128).collect().await;
+        assert_eq!(answers, vec!["true ipam-in-cluster/1.2.3"; 256]);
+        assert_eq!(handle.connection_count(), 1);
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_burst_wait_for_their_turn() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (config, _handle) = server().await;
+        let client = client(config, HeaderValue::from_static("x"), 0.001, 2).unwrap();
+        client.send(request("/write")).await.unwrap();
+        client.send(request("/write")).await.unwrap();
+        let third = tokio::time::timeout(Duration::from_millis(50), client.send(request("/write")));
+        assert!(third.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_named() {
+        let options =
+            ClientOptions { kubeconfig: Some("/nowhere/kubeconfig".into()), user_agent: "x".to_owned(), qps: 0.0, burst: 0 };
+        let error = connect(options).await.err().unwrap().to_string();
+        assert!(error.starts_with("the kubeconfig /nowhere/kubeconfig cannot be used"), "{error}");
+    }
+}

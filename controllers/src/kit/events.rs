@@ -303,6 +303,38 @@ mod tests {
         assert_eq!(event.regarding.unwrap().uid.unwrap(), long_uid());
     }
 
+    #[tokio::test]
+    async fn only_a_leader_writes_and_what_is_turned_off_is_not_even_queued() {
+        use http::{Request, Response};
+        use http_body_util::BodyExt as _;
+        use kube::client::Body;
+
+        let (service, mut server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let client = Client::new(service, "default");
+        let metrics = Metrics::new("test");
+        let (mut events, follower) = Events::new(client.clone(), Leadership::elected(), metrics.clone(), false);
+        events.publish(notice("a", "").object, Severity::Warning, "PoolExhausted", "not written".to_owned());
+        drop(events);
+        follower.run().await;
+
+        let leader;
+        (events, leader) = Events::new(client, Leadership::always(), metrics.clone(), false);
+        let pool = ObjectRef { namespace: None, kind: "GlobalInClusterIPPool".to_owned(), ..notice("pool", "").object };
+        events.publish(notice("a", "").object, Severity::Normal, "AddressAllocated", "turned off".to_owned());
+        events.publish(pool, Severity::Warning, "NoFreeAddresses", "full".to_owned());
+        drop(events);
+        let running = tokio::spawn(leader.run());
+        let (request, send) = server.next_request().await.unwrap();
+        let expected = "/apis/events.k8s.io/v1/namespaces/default/events?&fieldManager=ipam-in-cluster";
+        assert_eq!(request.uri().to_string(), expected);
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let event: Event = serde_json::from_slice(&body).unwrap();
+        assert_eq!((event.reason.as_deref(), event.note.as_deref()), (Some("NoFreeAddresses"), Some("full")));
+        send.send_response(Response::builder().status(500).body(Body::empty()).unwrap());
+        running.await.unwrap();
+        assert!(metrics.encode().unwrap().contains("ipam_events_dropped_total 1"));
+    }
+
     fn long_uid() -> String {
         format!("uid-of-{}", "a".repeat(253))
     }
