@@ -121,7 +121,8 @@ fn without_address(facts: &Facts, claim: &ClaimFacts, now: Timestamp) -> Plan {
         let recheck = plan.recheck.map_or(*rest, |recheck| recheck.min(*rest));
         return plan.within(recheck);
     }
-    if let Some(held) = facts.reservation {
+    let wanted = |span: Span| facts.wishes.named.as_ref().is_none_or(|named| *named == Ok(span));
+    if let Some(held) = facts.reservation.filter(|held| wanted(held.span)) {
         return bind(claim, pool, held.span);
     }
     match &facts.refused {

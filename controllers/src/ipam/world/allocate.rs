@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use poolutil::{Answer, Refusal, ReservationState, Span, Want};
+use poolutil::{Answer, Refusal, Reservation, ReservationState, Span, Want};
 
 use super::World;
 use crate::ipam::compact::{Revision, Uid};
@@ -43,6 +43,10 @@ impl World {
             Wish::Lowest => Want::Lowest,
             Wish::Scattered => Want::Nth(rand::random_range(0..SCATTER)),
         };
+        // Room that came free may have been set aside for the claim before it began to ask for a certain value.
+        if let Want::Exactly(span) = want {
+            self.cancel_if(slot, pool, |held| held.state == ReservationState::Unsent && held.span != span);
+        }
         let answer = self.pool_mut(pool)?.ledger.reserve(slot, want);
         match answer {
             Answer::Granted(_) => None,
@@ -55,10 +59,10 @@ impl World {
 
     fn stand_in_line(&mut self, slot: Slot, pool: PoolId, span: Option<Span>) {
         let rank = self.entry(slot).and_then(|entry| entry.claim.as_ref()).map_or(0, |claim| claim.arrival);
-        if let Some(entry) = self.pool_mut(pool)
-            && !entry.ledger.is_waiting(slot)
-        {
-            entry.ledger.wait(slot, rank, span);
+        let Some(entry) = self.pool_mut(pool) else { return };
+        let news = !entry.ledger.is_waiting(slot);
+        entry.ledger.wait(slot, rank, span);
+        if news {
             self.wake_pool(pool);
         }
     }
@@ -70,7 +74,7 @@ impl World {
             entry.ledger.leave(slot);
             self.wake_pool(pool);
         }
-        self.cancel_if(slot, pool, |state| state == ReservationState::Unsent);
+        self.cancel_if(slot, pool, |held| held.state == ReservationState::Unsent);
     }
 
     /// Leaves the queue, and gives back a reservation whatever was sent for it.
@@ -79,9 +83,9 @@ impl World {
         self.cancel_if(slot, pool, |_| true);
     }
 
-    fn cancel_if(&mut self, slot: Slot, pool: PoolId, state: impl Fn(ReservationState) -> bool) {
+    fn cancel_if(&mut self, slot: Slot, pool: PoolId, unwanted: impl Fn(Reservation) -> bool) {
         let Some(entry) = self.pool_mut(pool) else { return };
-        if entry.ledger.reservation(slot).is_some_and(|held| state(held.state)) {
+        if entry.ledger.reservation(slot).is_some_and(unwanted) {
             entry.ledger.cancel(slot);
             self.after_change(pool);
         }
