@@ -116,7 +116,6 @@ impl Drive<'_> {
             Step::Repair { revision, repair } => {
                 let answer = self.send(self.objects().repair_address(&revision, &repair)).await?;
                 self.note_address(&revision, &answer);
-                self.ctx.metrics.allocation(self.kind, Allocation::Adopted);
                 info!(claim = self.title(), "address completed");
                 Ok(())
             }

@@ -12,7 +12,7 @@ use super::facts::{
     ReservedFacts, Wishes,
 };
 use super::owners;
-use super::records::{Address, Claim, Entry, Motion, PoolEntry, PoolId, Slot};
+use super::records::{Address, Claim, Entry, Motion, PoolEntry, PoolId, PoolRecord, Slot};
 use super::world::World;
 
 /// How long a view that lacks our own write is waited for.
@@ -287,10 +287,14 @@ impl Reader<'_> {
 
     fn memory(&self, wall: Timestamp) -> Memory {
         let (Some(id), Some(pool), Some(address)) = (self.pool_id, self.pool, &self.entry.address) else { return Memory::Off };
-        let Some(record) = pool.record.as_ref().filter(|record| record.sticky.is_some() && !record.deleting) else {
-            return Memory::Off;
+        let remembers = |record: &&PoolRecord| {
+            record.sticky.is_some() && !record.deleting && !record.moving && self.world.serves_pool(record)
         };
+        let Some(record) = pool.record.as_ref().filter(remembers) else { return Memory::Off };
+        // What the pool cannot give again is not worth remembering.
+        let again = |span: &Span| record.space.as_ref().is_ok_and(|space| space.is_allocatable(span));
+        let Some(span) = address.span.filter(again) else { return Memory::Off };
         let written = record.memory.get(&self.world.memory_key(self.slot, id), wall);
-        if written.is_some() && written == address.span { Memory::Written } else { Memory::Missing }
+        if written == Some(span) { Memory::Written } else { Memory::Missing }
     }
 }

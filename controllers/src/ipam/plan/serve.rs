@@ -170,8 +170,8 @@ fn in_flight(facts: &Facts, claim: &ClaimFacts, state: ReservationState, age: Du
         }
         (ReservationState::Answered, _) => Plan::new(Row::AwaitDelivery, Place::Keep, protect_claim(claim).into_iter().collect())
             .within(DELIVERY.saturating_sub(age)),
-        (_, PoolFacts::Known(pool)) => bind(claim, pool, span),
-        (_, PoolFacts::Absent(..)) => confirm_absent(age),
+        (_, PoolFacts::Known(pool)) if !pool.deleting => bind(claim, pool, span),
+        (_, PoolFacts::Known(_) | PoolFacts::Absent(..)) => confirm_absent(age),
     }
 }
 

@@ -102,7 +102,7 @@ pub fn observe(world: &World, id: PoolId, wall: Timestamp, now: Instant) -> Opti
         moving: record.moving,
         finalizers: record.finalizers.clone(),
         status: record.status.clone(),
-        served: world.scope.watch_filter.is_none() || record.filter.is_none() || record.filter == world.scope.watch_filter,
+        served: world.serves_pool(record),
         visible: world.addresses_everywhere || !pool.key.kind.is_global(),
         invalid: record.space.as_ref().err().map(ToString::to_string),
         trouble: trouble(world, pool),

@@ -162,8 +162,10 @@ fn ready(facts: &Facts) -> (bool, PoolReason, String) {
     }
 }
 
+/// What is free and on its way to a claim is not there for others: a value that goes from one claim to a waiting one is no news.
 fn exhausted(facts: &Facts) -> (bool, PoolReason, String) {
-    let full = facts.counts.free.is_zero() && !facts.counts.total.is_zero();
+    let promised = i64::try_from(facts.counts.reserved).unwrap_or(i64::MAX);
+    let full = facts.counts.free.capped() <= promised && !facts.counts.total.is_zero();
     match (full, facts.waiting) {
         (false, _) => (false, PoolReason::AddressesAvailable, String::new()),
         (true, 0) => (true, PoolReason::NoFreeAddresses, "no address is free".to_owned()),

@@ -224,6 +224,16 @@ impl World {
         self.wake_in_order(slots);
     }
 
+    /// What the API server refused may be accepted now that the pool has changed.
+    pub(super) fn forget_refusals(&mut self, pool: PoolId) {
+        let open: Vec<Slot> = self.pool(pool).into_iter().flat_map(|pool| pool.open.iter().copied()).collect();
+        for slot in open {
+            if let Some(motion) = self.entry_mut(slot).and_then(|entry| entry.motion.as_mut()) {
+                motion.refusal = None;
+            }
+        }
+    }
+
     /// All claims and orphans of a pool, to be planned again.
     pub(super) fn wake_members(&mut self, pool: PoolId) {
         let slots = self.pool(pool).into_iter().flat_map(|pool| pool.members.iter().chain(&pool.orphans).copied()).collect();

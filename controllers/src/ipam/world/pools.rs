@@ -120,6 +120,11 @@ impl World {
         }
     }
 
+    /// Whether this manager writes to a pool, by the watch filter.
+    pub fn serves_pool(&self, record: &PoolRecord) -> bool {
+        self.scope.watch_filter.is_none() || record.filter.is_none() || record.filter == self.scope.watch_filter
+    }
+
     /// The number of a pool, a new one if it was never referred to.
     pub(super) fn pool_id(&mut self, key: PoolKey) -> PoolId {
         if let Some(id) = self.pool_index.get(&key) {
@@ -158,6 +163,7 @@ impl World {
             self.park(id);
         }
         if !same_rules || memory {
+            self.forget_refusals(id);
             self.after_change(id);
             if same_object { self.wake_open(id) } else { self.wake_members(id) }
         }
