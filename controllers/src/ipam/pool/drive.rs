@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use super::observe::Facts;
-use super::plan::{Plan, Step, turns};
+use super::plan::{Plan, Step, ours, turns};
 use crate::ipam::Ctx;
 use crate::ipam::compact::Revision;
 use crate::ipam::records::PoolId;
@@ -97,7 +97,7 @@ impl Drive<'_> {
                 "apiVersion": self.resource.api_version,
                 "kind": self.resource.kind,
                 "metadata": {"name": self.facts.name, "namespace": self.facts.namespace},
-                "status": status,
+                "status": ours(status),
             });
             let request = apply_status(&self.resource, self.facts.namespace.as_deref(), &self.facts.name, &object)?;
             let target = self.target("patch", Part::Status);

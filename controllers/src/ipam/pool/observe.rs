@@ -86,7 +86,7 @@ pub fn observe(world: &World, id: PoolId, wall: Timestamp, now: Instant) -> Opti
         let namespace = key.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         Some(format!("{} {namespace}{} at {}-{}", key.kind, key.name, range.first_ip(), range.last_ip()))
     };
-    let memory = record.sticky.filter(|_| !pool.to_remember.is_empty()).and_then(|keep| {
+    let memory = record.sticky.filter(|_| !pool.to_remember.is_empty() && record.space.is_ok()).and_then(|keep| {
         let more = pool.to_remember.iter().map(|(claim, span)| (claim.clone(), *span));
         record.memory.with(more, wall.checked_add(keep).unwrap_or(wall), wall).write()
     });

@@ -117,20 +117,29 @@ fn numbers(counts: &Counts) -> (Option<AddressCounts>, Option<ExactCounts>) {
     (Some(shown), exact)
 }
 
-/// All four conditions, in the order of their declaration, behind those of others.
+/// All four conditions, each in its place or else behind what is there, in the order of their declaration. Those of others stay.
 fn conditions(facts: &Facts, now: Timestamp) -> Vec<Condition> {
-    let foreign =
-        facts.status.conditions.iter().filter(|condition| PoolCondition::ALL.iter().all(|ours| ours.as_str() != condition.type_));
-    let ours = PoolCondition::ALL.iter().map(|kind| {
+    let mut conditions = facts.status.conditions.clone();
+    for kind in PoolCondition::ALL {
         let (status, reason, message) = match kind {
             PoolCondition::Ready => ready(facts),
             PoolCondition::Exhausted => exhausted(facts),
             PoolCondition::Overlapping => overlapping(facts),
             PoolCondition::Conflicting => conflicting(facts),
         };
-        condition(facts, now, *kind, status, reason, message)
-    });
-    foreign.cloned().chain(ours).collect()
+        let condition = condition(facts, now, *kind, status, reason, message);
+        match conditions.iter_mut().find(|known| known.type_ == condition.type_) {
+            Some(known) => *known = condition,
+            None => conditions.push(condition),
+        }
+    }
+    conditions
+}
+
+/// The part of a status that is ours to apply: conditions of others stay with whoever wrote them.
+pub fn ours(status: &PoolStatus) -> PoolStatus {
+    let is_ours = |condition: &&Condition| PoolCondition::ALL.iter().any(|kind| kind.as_str() == condition.type_);
+    PoolStatus { conditions: status.conditions.iter().filter(is_ours).cloned().collect(), ..status.clone() }
 }
 
 fn condition(facts: &Facts, now: Timestamp, kind: PoolCondition, status: bool, reason: PoolReason, message: String) -> Condition {
