@@ -19,7 +19,12 @@ pub enum Invocation {
     /// Run the manager.
     Run(Box<Run>),
     /// Print what it needs in a cluster, or write it below a folder.
-    Manifests(Option<PathBuf>),
+    Manifests {
+        /// The folder, if it is to be written.
+        dir: Option<PathBuf>,
+        /// The image that the Deployment runs.
+        image: String,
+    },
 }
 
 /// The flags of `manager run`, checked.
@@ -79,7 +84,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Invocation, clap:
     let name = std::iter::once("manager".to_owned());
     let cli = Cli::try_parse_from(name.chain(spelled.args)).map_err(with_nearest_flag)?;
     match cli.command {
-        Verb::Manifests { dir } => Ok(Invocation::Manifests(dir)),
+        Verb::Manifests { dir, image } => Ok(Invocation::Manifests { dir, image }),
         Verb::Run(flags) => {
             let run = check(*flags, spelled.warnings);
             run.map(|run| Invocation::Run(Box::new(run)))
@@ -103,6 +108,9 @@ enum Verb {
     Manifests {
         /// The folder to write to.
         dir: Option<PathBuf>,
+        /// The image that the Deployment runs; to be replaced by clusterctl, its name has to begin with a host.
+        #[arg(long, default_value = concat!("localhost/ipam-in-cluster:v", env!("CARGO_PKG_VERSION")))]
+        image: String,
     },
 }
 
@@ -460,7 +468,9 @@ mod tests {
     #[test]
     fn manifests_are_printed_or_written() {
         let parse = |args: &[&str]| parse(args.iter().map(|arg| (*arg).to_owned())).unwrap();
-        assert!(matches!(parse(&["manifests"]), Invocation::Manifests(None)));
-        assert!(matches!(parse(&["manifests", "config"]), Invocation::Manifests(Some(_))));
+        assert!(matches!(parse(&["manifests"]), Invocation::Manifests { dir: None, .. }));
+        let written = parse(&["manifests", "config", "--image=example.org/ipam:v3"]);
+        let Invocation::Manifests { dir: Some(_), image } = written else { panic!("{written:?}") };
+        assert_eq!(image, "example.org/ipam:v3");
     }
 }

@@ -4,6 +4,7 @@ mod flags;
 mod logs;
 mod manifests;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -14,14 +15,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 fn main() -> ExitCode {
     let done = match flags::parse(std::env::args().skip(1)) {
         Ok(Invocation::Run(run)) => manage(*run),
-        Ok(Invocation::Manifests(None)) => manifests::print(&mut std::io::stdout().lock()).map(|()| ExitCode::SUCCESS),
-        Ok(Invocation::Manifests(Some(dir))) => manifests::write(&dir).map(|()| ExitCode::SUCCESS),
+        Ok(Invocation::Manifests { dir, image }) => print_manifests(dir.as_deref(), image).map(|()| ExitCode::SUCCESS),
         Err(usage) => usage.exit(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("manager: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn print_manifests(dir: Option<&Path>, image: String) -> anyhow::Result<()> {
+    let settings = manifests::Settings { image };
+    match dir {
+        Some(dir) => manifests::write(dir, &settings),
+        None => manifests::print(&mut std::io::stdout().lock(), &settings),
+    }
 }
 
 fn manage(run: Run) -> anyhow::Result<ExitCode> {

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
-
-#[path = "../src/manifests.rs"]
-mod manifests;
 
 const IP_POOLS: [&str; 2] = ["inclusterippools", "globalinclusterippools"];
 const PREFIX_POOLS: [&str; 2] = ["inclusterprefixpools", "globalinclusterprefixpools"];
@@ -33,11 +33,20 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, String> {
     files
 }
 
+/// What `manager manifests` answers with these arguments.
+fn manifests(args: &[&Path]) -> Vec<u8> {
+    let output = Command::new(env!("CARGO_BIN_EXE_manager")).arg("manifests").args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
 fn printed() -> Vec<Value> {
-    use serde::Deserialize;
-    let mut stream = Vec::new();
-    manifests::print(&mut stream).unwrap();
-    serde_yaml_ng::Deserializer::from_slice(&stream).map(|document| Value::deserialize(document).unwrap()).collect()
+    static PRINTED: OnceLock<Vec<Value>> = OnceLock::new();
+    let print = || {
+        let stream = manifests(&[]);
+        serde_yaml_ng::Deserializer::from_slice(&stream).map(|document| Value::deserialize(document).unwrap()).collect()
+    };
+    PRINTED.get_or_init(print).clone()
 }
 
 fn object(kind: &str, name: &str) -> Value {
@@ -55,31 +64,43 @@ fn version(plural: &str, name: &str) -> Value {
     versions.iter().find(|version| version["name"] == name).unwrap().clone()
 }
 
+/// Folders of printed files. What kustomize reads beside them is written by hand.
+const PRINTED_FOLDERS: [&str; 6] = ["certmanager", "crd", "manager", "prometheus", "rbac", "webhook"];
+const WRITTEN_BY_HAND: [&str; 2] = ["kustomization.yaml", "references.yaml"];
+
 #[test]
 fn the_committed_files_are_the_printed_ones() {
     let dir = tempfile::tempdir().unwrap();
-    manifests::write(dir.path()).unwrap();
+    manifests(&[dir.path()]);
 
-    let (printed, mut drifted) = (tree(dir.path()), BTreeSet::new());
-    for folder in ["crd/bases", "rbac"] {
-        let committed = tree(&config().join(folder));
-        let printed: BTreeMap<_, _> =
-            printed.iter().filter_map(|(path, text)| Some((path.strip_prefix(folder).ok()?.to_owned(), text.clone()))).collect();
-        let paths: BTreeSet<_> =
-            committed.keys().chain(printed.keys()).filter(|path| !path.ends_with("kustomization.yaml")).collect();
-        drifted.extend(
-            paths.into_iter().filter(|path| committed.get(*path) != printed.get(*path)).map(|path| Path::new(folder).join(path)),
-        );
+    let printed = tree(dir.path());
+    let mut committed = BTreeMap::new();
+    for folder in PRINTED_FOLDERS {
+        let files = tree(&config().join(folder)).into_iter();
+        committed.extend(files.map(|(path, text)| (Path::new(folder).join(path), text)));
     }
+    committed.retain(|path, _| !WRITTEN_BY_HAND.iter().any(|name| path.ends_with(name)));
+    let paths: BTreeSet<_> = committed.keys().chain(printed.keys()).collect();
+    let drifted: Vec<_> = paths.into_iter().filter(|path| committed.get(*path) != printed.get(*path)).collect();
     assert!(drifted.is_empty(), "run `make manifests` and commit what changes below config/: {drifted:?}");
 }
 
 #[test]
-fn one_stream_holds_what_the_files_hold() {
+fn one_stream_holds_the_objects_of_the_files() {
     let dir = tempfile::tempdir().unwrap();
-    manifests::write(dir.path()).unwrap();
-    let files: Vec<Value> = tree(dir.path()).values().map(|text| serde_yaml_ng::from_str(text).unwrap()).collect();
-    assert_eq!(printed(), files);
+    manifests(&[dir.path()]);
+    let files = tree(dir.path());
+    let objects = files.iter().filter(|(path, _)| !path.starts_with("crd/patches"));
+    let objects: Vec<Value> = objects.map(|(_, text)| serde_yaml_ng::from_str(text).unwrap()).collect();
+    assert_eq!(printed(), objects);
+}
+
+#[test]
+fn the_deployment_runs_the_image_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    manifests(&[dir.path(), Path::new("--image=example.org/team/ipam:v3")]);
+    let deployment: Value = serde_yaml_ng::from_str(&tree(dir.path())[Path::new("manager/deployment.yaml")]).unwrap();
+    assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["image"], "example.org/team/ipam:v3");
 }
 
 /// One line per property: path, type, then what else the schema says about it except descriptions. `!` marks what its
