@@ -133,11 +133,7 @@ impl Drive<'_> {
                 self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await
             }
             Step::ConfirmAbsent => self.confirm_absent().await,
-            Step::RestartWatch => {
-                warn!(claim = self.title(), "the watch does not deliver an address that was created; it starts over");
-                self.ctx.address_watch.now();
-                Ok(())
-            }
+            Step::RestartWatch => self.redeliver().await,
             Step::Remember(span) => {
                 self.ctx.world().remember(self.slot, span);
                 Ok(())
@@ -323,6 +319,20 @@ impl Drive<'_> {
         }
         let place = self.ctx.world().place(self.slot);
         place.into_iter().for_each(|place| self.ctx.claims.push_after(self.slot, place, FENCED));
+        Ok(())
+    }
+
+    /// The watch does not show an address that was created: it starts over, unless the address is gone already.
+    async fn redeliver(&self) -> Result<(), WriteError> {
+        if self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?.is_some() {
+            warn!(claim = self.title(), "the watch does not deliver an address that was created; it starts over");
+            self.ctx.world().asked_again(self.slot);
+            self.ctx.address_watch.now();
+            return Ok(());
+        }
+        self.ctx.world().not_made(self.slot);
+        let place = self.ctx.world().place(self.slot);
+        place.into_iter().for_each(|place| self.ctx.claims.push(self.slot, place));
         Ok(())
     }
 

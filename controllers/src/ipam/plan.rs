@@ -183,7 +183,7 @@ pub enum Step {
     },
     /// Ask the API server whether a POST without an answer made the address after all; if not, give the value back.
     ConfirmAbsent,
-    /// Have the watch of addresses start over: it did not deliver an object of ours.
+    /// Have the watch of addresses start over: it did not deliver an object of ours. If that is gone already, give its value back.
     RestartWatch,
     /// Have the pool write down which value the claim held.
     Remember(Span),

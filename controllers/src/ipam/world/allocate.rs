@@ -130,6 +130,13 @@ impl World {
         }
     }
 
+    /// The watch was asked to deliver the address again, and gets as long for it as the first time.
+    pub fn asked_again(&mut self, slot: Slot) {
+        if let Some((since, _)) = self.motion(slot).and_then(|motion| motion.post.as_mut()?.answered.as_mut()) {
+            *since = Instant::now();
+        }
+    }
+
     /// The address was certainly not made, or is known not to exist: its value is free again.
     pub fn not_made(&mut self, slot: Slot) {
         if let Some(pool) = self.pool_of(slot) {

@@ -107,6 +107,10 @@ impl World {
             claim.arrival = old.arrival;
             if let Some(motion) = entry.motion.as_mut() {
                 motion.refusal = None;
+                if claim.bound && !old.bound {
+                    // Whoever published it, it is not ours to take back any more.
+                    motion.post = None;
+                }
                 if motion.wrote_claim.as_ref().is_some_and(|(before, _)| *before != claim.revision) {
                     motion.wrote_claim = None;
                 }
