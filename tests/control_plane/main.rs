@@ -15,6 +15,7 @@
 mod claims;
 mod fixture;
 mod running;
+mod samples;
 mod server;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ fn conformance_trials() -> Vec<Conformance> {
 
 /// Runs once, each with its own control plane.
 fn standalone_trials() -> Vec<Standalone> {
-    [server::trials(), running::trials()].into_iter().flatten().collect()
+    [server::trials(), running::trials(), samples::trials()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {

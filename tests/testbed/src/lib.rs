@@ -11,6 +11,7 @@
 //! or when its process dies in any way. Nothing here needs root, a container runtime or the internet after the first build.
 
 mod binaries;
+mod clusterctl;
 mod control_plane;
 mod crds;
 mod etcd;
@@ -18,6 +19,7 @@ mod identity;
 mod manager;
 mod process;
 mod requests;
+mod sample;
 mod scene;
 mod waiting;
 mod workspace;
@@ -25,11 +27,13 @@ mod workspace;
 use std::path::Path;
 
 pub use binaries::{Binaries, Progress};
+pub use clusterctl::{Clusterctl, Release};
 pub use control_plane::{ControlPlane, Options};
 pub use crds::CapiCrds;
 pub use identity::MANAGER_NAMESPACE;
 pub use manager::{Manager, ManagerCommand};
 pub use requests::Request;
+pub use sample::Sample;
 pub use scene::{Counts, Pool, QUIET, Ready, Scene, ready_of};
 pub use waiting::{consistently, eventually, eventually_blocking};
 
