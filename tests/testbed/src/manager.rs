@@ -170,6 +170,11 @@ impl Manager {
         get(self.diagnostics, path)
     }
 
+    /// Where the diagnostics listener is, for people.
+    pub fn diagnostics_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.diagnostics)
+    }
+
     /// The metrics in Prometheus' text format.
     pub fn metrics(&self) -> Result<String> {
         match self.diagnostics("/metrics")? {

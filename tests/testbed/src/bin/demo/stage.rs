@@ -1,0 +1,97 @@
+//! What the story is told with: the running programs, kubectl, and the terminal.
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use testbed::{ControlPlane, Manager, Sample};
+
+use crate::binds::Binds;
+
+const WIDTH: usize = 100;
+
+pub struct Stage {
+    // Dropped in this order: the manager before the server it talks to.
+    pub manager: Manager,
+    pub control_plane: Arc<ControlPlane>,
+    pub binds: Binds,
+    pub kubectl: PathBuf,
+    coloured: bool,
+}
+
+impl Stage {
+    pub fn new(control_plane: Arc<ControlPlane>, manager: Manager, binds: Binds, kubectl: PathBuf) -> Self {
+        Self { manager, control_plane, binds, kubectl, coloured: io::stdout().is_terminal() }
+    }
+
+    /// Begins a screen and says what it is about.
+    pub fn title(&self, title: &str, text: &str) {
+        let rule = "─".repeat(WIDTH.saturating_sub(title.chars().count()));
+        println!("\n\n{}\n{text}", self.paint("1", &format!("── {title} {rule}")));
+    }
+
+    /// Shows a command, runs it, and shows what it prints.
+    pub async fn show(&self, command: &str) -> Result<()> {
+        println!();
+        let output = self.run(command).await?;
+        for line in output.lines() {
+            println!("    {}", self.paint_words(line));
+        }
+        Ok(())
+    }
+
+    /// Shows a command and runs it. Its words are those of kubectl, and have no blanks inside.
+    pub async fn run(&self, command: &str) -> Result<String> {
+        self.command(command);
+        let control_plane = Arc::clone(&self.control_plane);
+        let words: Vec<String> = command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
+        tokio::task::spawn_blocking(move || control_plane.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())).await?
+    }
+
+    /// Shows a command.
+    pub fn command(&self, command: &str) {
+        println!("  {}", self.paint("36", &format!("$ kubectl {command}")));
+    }
+
+    /// Applies a sample and waits until it is as its comment says.
+    pub async fn apply(&self, name: &str) -> Result<Sample> {
+        let sample = Sample::named(name)?;
+        self.run(&format!("apply -f config/samples/{name}")).await?;
+        let (control_plane, sample) = (Arc::clone(&self.control_plane), sample);
+        tokio::task::spawn_blocking(move || sample.wait(&control_plane).map(|()| sample)).await?
+    }
+
+    /// Says how long the claims of some samples took from creation to address.
+    pub async fn tell_binds(&self, samples: &[Sample]) -> Result<()> {
+        let mut took = Vec::new();
+        for claim in samples.iter().flat_map(Sample::bound_claims) {
+            took.push(self.binds.took(claim).await?.as_millis());
+        }
+        took.sort_unstable();
+        let times = took.iter().map(u128::to_string).collect::<Vec<_>>().join(", ");
+        say(&format!("From creation to address, in milliseconds, as another client's watch sees it: {times}."));
+        Ok(())
+    }
+
+    /// The words an eye looks for.
+    fn paint_words(&self, line: &str) -> String {
+        const WORDS: [(&str, &str); 5] = [
+            ("AddressAllocated", "32"),
+            ("PoolExhausted", "33"),
+            ("AllocationFailed", "31"),
+            ("PoolNotReady", "33"),
+            ("Warning", "33"),
+        ];
+        WORDS.iter().fold(line.to_owned(), |line, (word, colour)| line.replace(word, &self.paint(colour, word)))
+    }
+
+    pub fn paint(&self, colour: &str, text: &str) -> String {
+        if self.coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Says what is to be seen next.
+pub fn say(text: &str) {
+    println!("\n{text}");
+}
