@@ -4,6 +4,7 @@
 //! `${XDG_CACHE_HOME:-~/.cache}/ipam-in-cluster/testbed/<module>-<hash of its pins>/<program>`.
 //! A program found in `$KUBEBUILDER_ASSETS` wins.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,10 @@ const KUBE_APISERVER: Recipe = kubernetes("kube-apiserver", "k8s.io/kubernetes/c
 const KUBE_CONTROLLER_MANAGER: Recipe = kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager");
 const KUBECTL: Recipe = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl");
 
+/// Needed by few tests only, so no control plane waits for it.
+const CLUSTERCTL: Recipe =
+    Recipe { name: "clusterctl", module: "cluster-api", package: "sigs.k8s.io/cluster-api/cmd/clusterctl" };
+
 const fn kubernetes(name: &'static str, package: &'static str) -> Recipe {
     Recipe { name, module: "kubernetes", package }
 }
@@ -58,6 +63,16 @@ impl Binaries {
             kubectl: KUBECTL.ensure(progress)?,
             kube_controller_manager: KUBE_CONTROLLER_MANAGER.ensure(progress)?,
         })
+    }
+
+    /// Finds clusterctl, building it if it is missing.
+    pub fn clusterctl(progress: Progress) -> Result<PathBuf> {
+        CLUSTERCTL.ensure(progress)
+    }
+
+    /// Finds kubectl alone.
+    pub fn kubectl(progress: Progress) -> Result<PathBuf> {
+        KUBECTL.ensure(progress)
     }
 
     /// Each program's name, path and the version it states.
@@ -143,12 +158,34 @@ impl Recipe {
     }
 }
 
-/// Without its version linked in, a Kubernetes program calls itself 0.0.0, and clients look at the server's version.
+/// Where a program keeps its version, by the module it comes from. Without it a Kubernetes program calls itself 0.0.0, and
+/// clients look at the server's version.
+const VERSION_VARIABLES: [(&str, &str); 2] = [
+    ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion"),
+    ("sigs.k8s.io/cluster-api", "sigs.k8s.io/cluster-api/version.gitVersion"),
+];
+
 fn linker_flags(go_mod: &str) -> String {
+    let mut flags = "-s -w".to_owned();
+    for (module, variable) in VERSION_VARIABLES {
+        if let Some(version) = pinned_version(go_mod, module) {
+            let _ = write!(flags, " -X {variable}={version}");
+        }
+    }
+    flags
+}
+
+/// The version of a module that the text of a `go.mod` requires.
+fn pinned_version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
     let words: Vec<&str> = go_mod.split_whitespace().collect();
-    let version = words.windows(2).find(|pair| pair[0] == "k8s.io/kubernetes").map(|pair| pair[1]);
-    let version = version.map(|version| format!(" -X k8s.io/component-base/version.gitVersion={version}"));
-    format!("-s -w{}", version.unwrap_or_default())
+    words.windows(2).find(|pair| pair[0] == module).map(|pair| pair[1])
+}
+
+/// The version of a Go module that a module of `tools/` pins.
+pub(crate) fn go_module_version(pinned_in: &str, path: &str) -> Result<String> {
+    let file = repository().join("tools").join(pinned_in).join("go.mod");
+    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    Ok(pinned_version(&text, path).with_context(|| format!("{} does not require {path}", file.display()))?.to_owned())
 }
 
 /// The folder of a Go module that a module of `tools/` pins; downloaded if it is not there yet.
@@ -226,6 +263,8 @@ mod tests {
     fn a_kubernetes_program_is_told_the_pinned_version() {
         let flags = linker_flags("go 1.25.0\n\nrequire k8s.io/kubernetes v1.2.3\n");
         assert_eq!(flags, "-s -w -X k8s.io/component-base/version.gitVersion=v1.2.3");
+        let flags = linker_flags("go 1.25.0\n\nrequire sigs.k8s.io/cluster-api v1.13.6\n");
+        assert_eq!(flags, "-s -w -X sigs.k8s.io/cluster-api/version.gitVersion=v1.13.6");
         assert_eq!(linker_flags("go 1.26.0\n\nrequire go.etcd.io/etcd/server/v3 v3.6.16\n"), "-s -w");
     }
 

@@ -214,6 +214,11 @@ impl ControlPlane {
         crds::install(self, options)
     }
 
+    /// Installs cert-manager's Issuer and Certificate: clusterctl then takes cert-manager for installed.
+    pub fn install_cert_manager_crds(&self) -> Result<()> {
+        crds::install_cert_managers(self)
+    }
+
     /// Every request that the API server has answered so far, in order; it must have been started with [`Options::audit`].
     pub fn requests(&self) -> Result<Vec<Request>> {
         requests::read(&self.workspace)
@@ -225,9 +230,16 @@ impl ControlPlane {
         if let Some(kubeconfig) = &*manager {
             return Ok(kubeconfig.clone());
         }
-        let token = identity::install(self)?;
-        let kubeconfig = self.workspace.write("manager.kubeconfig", &self.access.kubeconfig(&token))?;
+        identity::install(self)?;
+        let kubeconfig = self.kubeconfig_of(identity::MANAGER_NAMESPACE, identity::SERVICE_ACCOUNT)?;
         Ok(manager.insert(kubeconfig).clone())
+    }
+
+    /// Writes a kubeconfig with a token of an existing `ServiceAccount`.
+    pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
+        let token = self.kubectl(&["create", "token", service_account, "-n", namespace, "--duration=24h"])?;
+        ensure!(!token.trim().is_empty(), "kubectl create token printed nothing");
+        self.workspace.write(&format!("{namespace}.{service_account}.kubeconfig"), &self.access.kubeconfig(token.trim()))
     }
 
     /// The ends of the programs' logs, for the report of a failed test.

@@ -65,6 +65,16 @@ pub(crate) fn install(control_plane: &ControlPlane, options: Options) -> Result<
     Ok(())
 }
 
+/// Those of cert-manager that a certificate for webhooks needs. Nobody acts on them.
+pub(crate) fn install_cert_managers(control_plane: &ControlPlane) -> Result<()> {
+    let bases = go_module_folder("cert-manager", "github.com/cert-manager/cert-manager")?.join("deploy/crds");
+    let files = ["cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml"].map(|name| bases.join(name));
+    let crds = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
+    control_plane.apply(&crds.join("\n---\n"))?;
+    control_plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
+    Ok(())
+}
+
 /// A CRD as JSON without its conversion webhook: the server would call a Service that does not exist here,
 /// and so answer every request for a version that is not the stored one with an error.
 fn read(file: &Path) -> Result<String> {

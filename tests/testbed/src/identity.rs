@@ -1,6 +1,6 @@
 //! Gives the manager the identity it has when installed: its namespace, and the `ServiceAccount` and roles of `config/rbac`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::control_plane::ControlPlane;
@@ -9,10 +9,10 @@ use crate::repository;
 /// The namespace the manager is installed in.
 pub const MANAGER_NAMESPACE: &str = "capi-ipam-in-cluster-system";
 
-const SERVICE_ACCOUNT: &str = "controller-manager";
+pub(crate) const SERVICE_ACCOUNT: &str = "controller-manager";
 
-/// Applies the identity's objects and returns a token of the `ServiceAccount`.
-pub(crate) fn install(control_plane: &ControlPlane) -> Result<String> {
+/// Applies the identity's objects.
+pub(crate) fn install(control_plane: &ControlPlane) -> Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": MANAGER_NAMESPACE}});
     control_plane.apply(&namespace.to_string())?;
     let folder = repository().join("config/rbac");
@@ -24,7 +24,5 @@ pub(crate) fn install(control_plane: &ControlPlane) -> Result<String> {
         }
     }
     control_plane.apply(&texts.join("\n---\n"))?;
-    let token = control_plane.kubectl(&["create", "token", SERVICE_ACCOUNT, "-n", MANAGER_NAMESPACE, "--duration=24h"])?;
-    ensure!(!token.trim().is_empty(), "kubectl create token printed nothing");
-    Ok(token.trim().to_owned())
+    Ok(())
 }

@@ -17,8 +17,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build what is missing: etcd, kube-apiserver, kube-controller-manager, kubectl
+    /// Build what is missing: etcd, kube-apiserver, kube-controller-manager, kubectl, clusterctl
     Build,
+    /// Print the path of kubectl, building it if it is missing
+    Kubectl,
     /// Print each program's version and path
     Versions,
     /// Start a control plane, print its kubeconfig's path and run until Ctrl-C
@@ -57,7 +59,9 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Build => {
             Binaries::ensure(&mut progress)?;
+            Binaries::clusterctl(&mut progress)?;
         }
+        Command::Kubectl => println!("{}", Binaries::kubectl(&mut progress)?.display()),
         Command::Versions => {
             for (name, path, version) in Binaries::ensure(&mut progress)?.versions()? {
                 println!("{name}: {version} ({})", path.display());
