@@ -197,7 +197,7 @@ fn denied(facts: &Facts, claim: &ClaimFacts, now: Timestamp, span: Span, denial:
     let (place, message) = match denial {
         Denial::Held(holder) => (Place::QueueFor(span), format!("requested address {span} is held by {holder}")),
         Denial::NoRoom => (Place::QueueFor(span), format!("requested address {span} is not free")),
-        Denial::NotAllocatable(refusal) => (Place::Leave, format!("requested address {span} cannot be given: {refusal}")),
+        Denial::NotAllocatable(refusal) => (Place::Leave, format!("requested address {span} {refusal}")),
     };
     let mut plan = refuse(facts, claim, now, Row::Denied, None, message);
     plan.place = place;
