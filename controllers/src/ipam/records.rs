@@ -126,6 +126,8 @@ pub struct Motion {
     /// When the claim was first seen without an address, or its deletion was.
     pub since: Instant,
     pub waiting: Option<(Waiting, Instant)>,
+    /// How long it had to wait for room, once it has some.
+    pub waited: Option<Duration>,
     pub post: Option<Post>,
     /// The API server's refusal, and when to try again.
     pub refusal: Option<(String, Instant)>,
@@ -156,6 +158,7 @@ impl Default for Motion {
         Self {
             since: Instant::now(),
             waiting: None,
+            waited: None,
             post: None,
             refusal: None,
             backoff: Backoff::default(),

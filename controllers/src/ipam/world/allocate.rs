@@ -183,7 +183,8 @@ impl World {
     /// The claim is published; what was remembered of the way there is not needed any more. Answers how long the way was.
     pub fn published(&mut self, slot: Slot) -> Option<(Duration, Option<Duration>)> {
         let motion = self.entry_mut(slot)?.motion.as_mut()?;
-        let waited = motion.waiting.take().map(|(_, since)| since.elapsed());
+        let waited = motion.waited.take();
+        motion.waiting = None;
         motion.post = None;
         motion.former = None;
         motion.collisions = 0;
@@ -226,6 +227,9 @@ impl World {
             return;
         }
         if let Some(motion) = self.motion(slot) {
+            if let Some((Waiting::Room, since)) = motion.waiting {
+                motion.waited = Some(since.elapsed());
+            }
             motion.waiting = waiting.map(|waiting| (waiting, Instant::now()));
         }
         if let Some(pool) = self.pool_of(slot)
