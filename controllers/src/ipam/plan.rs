@@ -18,6 +18,8 @@
 
 mod release;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

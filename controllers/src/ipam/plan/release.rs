@@ -84,7 +84,7 @@ fn await_grace(facts: &Facts, address: &AddressFacts, rest: Duration, now: Times
 fn grace_left(pool: &PoolFacts, since: i64, now: Timestamp) -> Option<Duration> {
     match pool {
         PoolFacts::Known(pool) if !pool.deleting && !pool.kind.is_prefix() && !pool.grace.is_zero() => {
-            let end = Duration::from_secs(since.unsigned_abs()) + pool.grace;
+            let end = Duration::from_secs(since.unsigned_abs()).saturating_add(pool.grace);
             let now = Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
             end.checked_sub(now).filter(|rest| !rest.is_zero())
         }
