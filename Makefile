@@ -1,6 +1,6 @@
 # What people and CI run. Everything works on a bare machine with Rust, Go and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint manifests
+.PHONY: help build demo test lint manifests release
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,3 +22,15 @@ lint: ## Check the format and the lints
 
 manifests: ## Write the generated files of config/ anew
 	cargo run --quiet --bin manager -- manifests config
+
+# The host's architecture, or the other one where its target and linker are installed.
+ARCH ?= $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+RUST_TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-gnu
+VERSION ?= v$(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= localhost/ipam-in-cluster:$(VERSION)
+
+release: ## Write out/: components, samples, templates, and the image for ARCH as an OCI layout
+	cargo build --quiet --bin manager
+	MANAGER=target/debug/manager KUBECTL="$$(cargo run --quiet --package testbed -- kubectl)" .ci/release $(VERSION) $(IMAGE) out
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --bin manager --target $(RUST_TARGET)
+	.ci/image target/$(RUST_TARGET)/release/manager /manager $(ARCH) $(IMAGE) out/image

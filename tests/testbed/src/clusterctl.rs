@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::Binaries;
@@ -46,7 +46,7 @@ impl Clusterctl {
         let components = kustomize(&Binaries::kubectl(&mut progress)?, &module.join("config/default"))?;
         let metadata = fs::read_to_string(module.join("metadata.yaml"))?;
         clusterctl.add("cluster-api", &version, "core-components.yaml", &components, &metadata)?;
-        clusterctl.configure()?;
+        clusterctl.configure(&json!({}))?;
         Ok(clusterctl)
     }
 
@@ -60,6 +60,11 @@ impl Clusterctl {
         let path = self.path("overrides").join(path);
         fs::create_dir_all(path.parent().context("a path without folder")?)?;
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Lets clusterctl take a component's images from another registry, with another tag.
+    pub fn replace_image(&self, component: &str, repository: &str, tag: &str) -> Result<()> {
+        self.configure(&json!({component: {"repository": repository, "tag": tag}}))
     }
 
     /// Runs clusterctl without a cluster and returns what it prints.
@@ -104,7 +109,7 @@ impl Clusterctl {
         Ok(())
     }
 
-    fn configure(&self) -> Result<()> {
+    fn configure(&self, images: &Value) -> Result<()> {
         let repository = self.path("repository").display().to_string();
         let url = |label: &str, file: &str| format!("{repository}/{label}/latest/{file}");
         let configuration = json!({
@@ -113,6 +118,7 @@ impl Clusterctl {
                 {"name": "in-cluster", "type": "IPAMProvider", "url": url("ipam-in-cluster", "ipam-components.yaml")},
             ],
             "overridesFolder": self.path("overrides"),
+            "images": images,
         });
         fs::write(self.path("clusterctl.yaml"), configuration.to_string())?;
         Ok(())
