@@ -11,7 +11,6 @@
 //! or when its process dies in any way. Nothing here needs root, a container runtime or the internet after the first build.
 
 mod binaries;
-mod clusterctl;
 mod control_plane;
 mod crds;
 mod etcd;
@@ -28,7 +27,6 @@ mod workspace;
 use std::path::Path;
 
 pub use binaries::{Binaries, Progress};
-pub use clusterctl::{Clusterctl, Release};
 pub use control_plane::{ControlPlane, Options};
 pub use crds::CapiCrds;
 pub use identity::MANAGER_NAMESPACE;
