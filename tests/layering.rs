@@ -19,6 +19,22 @@ enum Uses {
 const LAYERS: &[(&str, Uses)] = &[
     ("poolutil", Uses::Only(&["ipnet"])),
     ("api", Uses::Only(&["k8s-openapi", "kube", "schemars", "serde", "serde_json"])),
+    (
+        "webhooks",
+        Uses::Only(&[
+            "api",
+            "axum",
+            "axum-server",
+            "k8s-openapi",
+            "poolutil",
+            "rustls",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tracing",
+        ]),
+    ),
     ("controllers", Uses::OfOurs(&["api", "poolutil"])),
     ("ipam-in-cluster", Uses::OfOurs(&["api", "controllers"])),
     ("testbed", Uses::OfOurs(&[])),
@@ -134,7 +150,7 @@ fn types_have_no_client_and_no_clock() {
 #[test]
 fn every_file_is_named_after_what_it_holds() {
     let nameless = ["util.rs", "utils.rs", "common.rs", "helpers.rs", "misc.rs"];
-    for folder in ["api", "controllers", "poolutil", "src", "tests"] {
+    for folder in ["api", "controllers", "poolutil", "src", "tests", "webhooks"] {
         let files = sources(folder, |_| true);
         let found: Vec<_> = files.iter().filter(|path| nameless.iter().any(|name| path.ends_with(name))).collect();
         assert!(found.is_empty(), "{found:?}");
