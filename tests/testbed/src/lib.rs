@@ -11,6 +11,7 @@
 //! or when its process dies in any way. Nothing here needs root, a container runtime or the internet after the first build.
 
 mod binaries;
+mod clusterctl;
 mod control_plane;
 mod crds;
 mod etcd;
@@ -27,6 +28,7 @@ mod workspace;
 use std::path::Path;
 
 pub use binaries::{Binaries, Progress};
+pub use clusterctl::{Clusterctl, Release};
 pub use control_plane::{ControlPlane, Options};
 pub use crds::CapiCrds;
 pub use identity::MANAGER_NAMESPACE;
