@@ -166,6 +166,8 @@ pub struct Contest {
     pub holder: String,
     /// A claim already publishes one of the others, or there is no claim to ask.
     pub published: bool,
+    /// One of the others provably came first.
+    pub behind: bool,
     /// One of the others is fresh and not provably later: it will delete itself, or win.
     pub fresh: bool,
     /// One of the others is not fresh, and older by creation time and UID.
@@ -244,6 +246,8 @@ pub enum Waiting {
     Room,
     /// For the user to change something, or for a named value.
     Refused,
+    /// For another manager, which may be able to prove that the claim's address came first.
+    Order,
     /// Deleted, for whoever still uses the address.
     Consumer,
     /// Deleted, for the pool's reuse grace to end.

@@ -218,7 +218,7 @@ impl Reader<'_> {
             Standing::First | Standing::Unseen => None,
         };
         let own_mark = ledger.holders(span).find(|(key, _)| *key == self.slot).map(|(_, mark)| mark);
-        let mut contest = Contest { holder: String::new(), published: false, fresh: false, elder: false };
+        let mut contest = Contest { holder: String::new(), published: false, behind: false, fresh: false, elder: false };
         let mut holder = first;
         for (key, mark) in ledger.holders(span).filter(|(key, _)| *key != self.slot) {
             let Some((entry, other)) = self.world.entry(key).and_then(|entry| Some((entry, entry.address.as_deref()?))) else {
@@ -230,6 +230,7 @@ impl Reader<'_> {
             let alive = rival && !own_mark.is_some_and(|own: Mark| own.precedes(mark));
             let elder = !rival && (other.created, other.uid.to_string()) < (address.created, address.uid.to_string());
             contest.published |= published;
+            contest.behind |= own_mark.is_some_and(|own| mark.precedes(own));
             contest.fresh |= alive;
             contest.elder |= elder;
             if published || alive || elder {

@@ -13,6 +13,9 @@ use crate::ipam::facts::{AddressFacts, ClaimFacts, Denial, Facts, PoolFacts, Poo
 
 /// A state that needs somebody else to change it is told only after it has lasted this long.
 const SILENCE: Duration = Duration::from_secs(1);
+/// For so long another manager, which saw the order of two addresses that we cannot prove, may still have one of them published: it is the
+/// time-out of its request.
+const PROOF: Duration = Duration::from_secs(30);
 
 /// Rows 8 to 13: a live claim that nothing holds up.
 pub(super) fn serve(facts: &Facts, claim: &ClaimFacts, now: Timestamp) -> Plan {
@@ -65,6 +68,12 @@ fn with_address(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now: 
     }
     if let Some(contest) = address.contest.as_ref().filter(|_| untold) {
         let message = format!("{} is already held by {}", address.text, contest.holder);
+        // Unless another object provably has the better right, another manager may prove this one to be first and publish it.
+        if address.fresh && !contest.published && !contest.behind && lasted(facts, Waiting::Order) < PROOF {
+            let mut plan = Plan::leave(Row::Contested).within(PROOF.saturating_sub(lasted(facts, Waiting::Order)));
+            plan.waiting = Some(Waiting::Order);
+            return plan;
+        }
         if address.fresh {
             let steps = vec![Step::Event(EventReason::AddressConflict, message), delete(address, Deletion::Lost)];
             return Plan::new(Row::Lost, Place::Leave, steps);
@@ -225,7 +234,7 @@ fn tell(
     message: String,
 ) {
     plan.waiting = Some(waiting);
-    let lasted = facts.motion.waiting.filter(|(known, _)| *known == waiting).map_or(Duration::ZERO, |(_, age)| age);
+    let lasted = lasted(facts, waiting);
     if lasted < SILENCE {
         plan.recheck = Some(SILENCE.saturating_sub(lasted));
         return;
@@ -237,6 +246,11 @@ fn tell(
     let patch = status_patch(&claim.conditions, &ready, None, facts.capi, &claim.revision.to_string(), now);
     plan.steps.push(Step::Tell { patch, revision: claim.revision.clone() });
     plan.steps.extend(event_of(reason).map(|event| Step::Event(event, ready.message)));
+}
+
+/// For how long the claim has been waiting for this.
+fn lasted(facts: &Facts, waiting: Waiting) -> Duration {
+    facts.motion.waiting.filter(|(known, _)| *known == waiting).map_or(Duration::ZERO, |(_, age)| age)
 }
 
 fn event_of(reason: ClaimReason) -> Option<EventReason> {

@@ -12,7 +12,7 @@ fn silent(row: Row, place: Place, waiting: Waiting) -> Plan {
 }
 
 fn contest(published: bool, fresh: bool, elder: bool) -> Option<Contest> {
-    Some(Contest { holder: "team-b/db-0".to_owned(), published, fresh, elder })
+    Some(Contest { holder: "team-b/db-0".to_owned(), published, behind: true, fresh, elder })
 }
 
 // Row 8
@@ -147,6 +147,19 @@ fn a_fresh_address_that_did_not_provably_come_first_is_deleted() {
         let given = Given::live().address(|address| (address.fresh, address.contest) = (true, rival));
         assert_eq!(given.plan(), lost);
     }
+}
+
+#[test]
+fn a_fresh_address_whose_order_nobody_here_can_prove_is_left_to_a_manager_that_may_publish_it() {
+    let given = || {
+        let unproven = Contest { behind: false, ..contest(false, true, true).unwrap() };
+        Given::live().address(|address| (address.fresh, address.contest) = (true, Some(unproven)))
+    };
+    let expected =
+        Plan { waiting: Some(Waiting::Order), ..Plan::new(Row::Contested, Place::Drop, Vec::new()).within(seconds(30)) };
+    assert_eq!(given().plan(), expected);
+    assert_eq!(given().waits(Waiting::Order, seconds(20)).plan().recheck, Some(seconds(10)));
+    assert_eq!(given().waits(Waiting::Order, seconds(30)).row(), Row::Lost);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn relation() -> impl Strategy<Value = Relation> {
 
 fn address() -> impl Strategy<Value = AddressFacts> {
     let flags = any::<(bool, bool, bool, bool)>();
-    let contest = proptest::option::of(any::<(bool, bool, bool)>());
+    let contest = proptest::option::of(any::<(bool, bool, bool, bool)>());
     let finalizers = texts_of(&["third/x", PROTECT_ADDRESS]);
     (flags, time(), relation(), finalizers, contest, any::<bool>()).prop_map(
         |((moving, fresh, made_here, incomplete), deleting, relation, finalizers, contest, readable)| AddressFacts {
@@ -64,7 +64,13 @@ fn address() -> impl Strategy<Value = AddressFacts> {
             repair: incomplete.then_some(Repair { owners: None, finalizers: None, labels: Vec::new() }),
             relation,
             finalizers,
-            contest: contest.map(|(published, fresh, elder)| Contest { holder: "b/x".to_owned(), published, fresh, elder }),
+            contest: contest.map(|(published, behind, fresh, elder)| Contest {
+                holder: "b/x".to_owned(),
+                published,
+                behind,
+                fresh,
+                elder,
+            }),
             span: readable.then(|| span("10.0.0.10")),
             ..Given::live().address(|_| ()).0.address.unwrap()
         },
@@ -88,7 +94,7 @@ fn wishes() -> impl Strategy<Value = Wishes> {
 }
 
 fn motion() -> impl Strategy<Value = MotionFacts> {
-    let all = [Waiting::Cluster, Waiting::Pool, Waiting::Room, Waiting::Refused, Waiting::Consumer, Waiting::Grace];
+    let all = [Waiting::Cluster, Waiting::Pool, Waiting::Room, Waiting::Refused, Waiting::Order, Waiting::Consumer, Waiting::Grace];
     let waiting = proptest::option::of((select(all.to_vec()), age()));
     let memory = select(vec![Memory::Off, Memory::Missing, Memory::Written]);
     let refusal = proptest::option::of(age().prop_map(|rest| ("no".to_owned(), rest)));
