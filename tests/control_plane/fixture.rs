@@ -69,6 +69,13 @@ impl Fixture {
     }
 }
 
+/// Random numbers that can be had again: prints the seed that `TESTBED_SEED` takes.
+pub fn seeded(who: &str) -> StdRng {
+    let seed = env::var("TESTBED_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    eprintln!("{who}: TESTBED_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
 /// Kills a manager with SIGKILL and starts it again, at random times.
 struct Restarter {
     stop: Option<mpsc::Sender<()>>,
@@ -77,9 +84,7 @@ struct Restarter {
 
 impl Restarter {
     fn start(manager: &Arc<Manager>) -> Self {
-        let seed = env::var("TESTBED_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-        eprintln!("restarted: TESTBED_SEED={seed}");
-        let mut random = StdRng::seed_from_u64(seed);
+        let mut random = seeded("restarted");
         let manager = Arc::clone(manager);
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {

@@ -12,8 +12,25 @@
 //! control plane with one manager. `IPAM_MANAGER="<command line>"` runs another manager through the same trials;
 //! `TESTBED_SEED=<number>` repeats the restarts of an earlier run.
 
+mod audit;
 mod claims;
+mod claims_adopt;
+mod claims_events;
+mod claims_flags;
+mod claims_paused;
+mod claims_release;
+mod claims_requested;
+mod claims_told;
+mod crash;
+mod diagnostics;
 mod fixture;
+mod flags;
+mod leadership;
+mod pools;
+mod pools_conditions;
+mod pools_events;
+mod prefixes;
+mod quiet;
 mod running;
 mod samples;
 mod server;
@@ -27,12 +44,25 @@ use crate::fixture::{Conformance, Mode, Shared, Standalone};
 
 /// Runs in every mode.
 fn conformance_trials() -> Vec<Conformance> {
-    claims::trials()
+    let claims = [
+        claims::trials(),
+        claims_adopt::trials(),
+        claims_paused::trials(),
+        claims_release::trials(),
+        claims_requested::trials(),
+        claims_told::trials(),
+        prefixes::trials(),
+    ];
+    let pools = [pools::trials(), pools_conditions::trials()];
+    claims.into_iter().chain(pools).flatten().collect()
 }
 
 /// Runs once, each with its own control plane.
 fn standalone_trials() -> Vec<Standalone> {
-    [server::trials(), running::trials(), samples::trials()].into_iter().flatten().collect()
+    let objects = [claims_events::trials(), claims_flags::trials(), pools_events::trials(), samples::trials()];
+    let manager = [running::trials(), flags::trials(), diagnostics::trials(), quiet::trials(), leadership::trials()];
+    let failures = [server::trials(), crash::trials()];
+    objects.into_iter().chain(manager).chain(failures).flatten().collect()
 }
 
 fn main() -> ExitCode {
