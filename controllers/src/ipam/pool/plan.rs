@@ -232,3 +232,6 @@ fn events(before: &PoolStatus, after: &PoolStatus) -> Vec<Step> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests;
