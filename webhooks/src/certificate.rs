@@ -86,7 +86,7 @@ impl Reader {
         Arc::clone(&self.current)
     }
 
-    /// Looks at the files once. Returns the state if it is another one than before.
+    /// Looks at the files once. Returns the state if a certificate was loaded, or is missing for another reason than before.
     pub async fn look(&mut self) -> Option<CertificateState> {
         let state = match self.load().await {
             Ok(false) => return None,
@@ -98,11 +98,15 @@ impl Reader {
                 tracing::warn!(%error, "the webhook certificate cannot be replaced, the old one stays in use");
                 return None;
             }
-            Err(error) => CertificateState::Missing(error.to_string()),
+            Err(error) => {
+                let state = CertificateState::Missing(error.to_string());
+                if state == self.state {
+                    return None;
+                }
+                tracing::warn!(%error, "there is no webhook certificate yet");
+                state
+            }
         };
-        if state == self.state {
-            return None;
-        }
         self.state = state.clone();
         Some(state)
     }
@@ -191,7 +195,7 @@ mod tests {
         for _ in 0..2 {
             let (certificate, key, der) = made();
             folder.write(&certificate, &key);
-            reader.look().await;
+            assert_eq!(reader.look().await, Some(CertificateState::Loaded));
             assert_eq!(in_use(&reader), Some(der));
         }
     }

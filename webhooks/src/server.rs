@@ -48,7 +48,7 @@ pub trait Report: Send + Sync {
     /// what is admitted or converted, 400, 422 or 500 for what is not.
     fn answered(&self, path: &str, code: u16, took: Duration);
 
-    /// The certificate came, or is found missing.
+    /// A certificate was loaded, or is found missing.
     fn certificate(&self, state: CertificateState);
 }
 

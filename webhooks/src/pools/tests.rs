@@ -39,7 +39,7 @@ impl PoolIndex for Memory {
         if self.unsynced {
             return Err(NotSynced);
         }
-        let read = |text: &&str| if self.length == 0 { Span::parse_host(text) } else { Span::parse(text, self.length.into()) };
+        let read = |text: &&str| if self.length == 0 { Span::parse_host(text) } else { Span::parse(text, self.length) };
         let values = self.in_use.iter().map(|text| read(text).unwrap()).collect();
         Ok(InUse { objects: self.in_use.len() + self.unparsable, values })
     }
@@ -360,11 +360,12 @@ fn a_deleting_pool_is_changed_without_any_check() {
     }
 }
 
+type Twist = fn(&mut Request);
+
 #[test]
 fn a_request_about_something_else_is_refused() {
     let kind = PoolKind::InClusterIPPool;
     let object = pool(kind, &json!({"addresses": ["10.0.0.1"], "prefix": 24}));
-    type Twist = fn(&mut Request);
     let twists: [Twist; 7] = [
         |request| request.kind.group = "other".to_owned(),
         |request| request.kind.version = "v1alpha1".to_owned(),
