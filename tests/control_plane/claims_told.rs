@@ -87,7 +87,7 @@ async fn an_exhausted_claim_says_so_until_there_is_room(fixture: &Fixture) -> Re
             format!("ipam_pool_waiting_claims{{kind=\"{}\",namespace=\"{}\",name=\"small\"}}", pool.kind, scene.namespace);
         for manager in &fixture.managers {
             let metrics = manager.metrics()?;
-            ensure!(metrics.contains(&format!("{labels} {count}\n")), "no {labels} {count}");
+            ensure!(metrics.contains(&format!("{labels} {count}.0\n")), "no {labels} {count}.0");
         }
         Ok(())
     };
