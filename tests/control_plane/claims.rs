@@ -11,6 +11,7 @@ use crate::fixture::{Conformance, Fixture};
 pub fn trials() -> Vec<Conformance> {
     conformance![
         claims_of_other_kinds_and_groups_are_never_touched,
+        claims_of_other_providers_are_not_touched_when_their_cluster_changes,
         a_claim_without_a_group_is_left_alone,
         addresses_count_by_group_and_kind,
         an_address_has_exactly_the_fields_of_the_contract,
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Conformance> {
         sets_are_as_wide_as_their_entries,
         a_global_pool_serves_every_namespace,
         pools_of_one_name_allocate_independently,
+        the_longest_names_are_served,
     ]
 }
 
@@ -53,6 +55,24 @@ async fn claims_of_other_kinds_and_groups_are_never_touched(fixture: &Fixture) -
         // No finalizer holds it.
         assert!(scene.get("IPAddressClaim", name).await?.is_none());
     }
+    Ok(())
+}
+
+/// 5.1: events of a Cluster wake claims of its namespace; those of other providers are none of ours.
+async fn claims_of_other_providers_are_not_touched_when_their_cluster_changes(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("neighbours").await?;
+    let pool = scene.pool("blue", "{addresses: [10.0.0.10-10.0.0.20], prefix: 24}").await?;
+    scene.cluster("green", "{}", true).await?;
+    let foreign = "{spec: {clusterName: green, poolRef: {apiGroup: ipam.other.example}}}";
+    scene.claim_with("foreign", &pool, foreign).await?;
+    scene.claim_with("ours", &pool, "{spec: {clusterName: green}}").await?;
+    scene.patch("Cluster", "green", &json!({"spec": {"paused": false}})).await?;
+    assert_eq!(scene.address("ours").await?, "10.0.0.10");
+    scene.untouched("IPAddressClaim", "foreign").await?;
+    scene.delete("Cluster", "green").await?;
+    scene.gone("Cluster", "green").await?;
+    scene.untouched("IPAddressClaim", "foreign").await?;
+    assert!(scene.get("IPAddress", "foreign").await?.is_none());
     Ok(())
 }
 
@@ -279,6 +299,20 @@ async fn pools_of_one_name_allocate_independently(fixture: &Fixture) -> Result<(
     let named = one.pool(&global.name, spec).await?;
     assert_eq!(one.claim_address("global", &global).await?, "10.0.0.10");
     assert_eq!(one.claim_address("named", &named).await?, "10.0.0.10");
+    Ok(())
+}
+
+async fn the_longest_names_are_served(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("long").await?;
+    let name = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+    assert_eq!(name.len(), 253);
+    let pool = scene.pool(&name, "{addresses: [10.0.0.10], prefix: 24}").await?;
+    assert_eq!(scene.claim_address(&name, &pool).await?, "10.0.0.10");
+    scene.claim("waits", &pool).await?;
+    scene.tells("waits", "PoolExhausted", &[&name]).await?;
+    scene.delete("IPAddressClaim", &name).await?;
+    scene.gone("IPAddressClaim", &name).await?;
+    assert_eq!(scene.address("waits").await?, "10.0.0.10");
     Ok(())
 }
 

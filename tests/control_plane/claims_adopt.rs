@@ -22,6 +22,10 @@ pub fn trials() -> Vec<Conformance> {
         an_address_with_a_foreign_claim_is_never_touched,
         unreadable_addresses_stop_nobody,
         the_addresses_of_hand_made_objects_are_not_given_again,
+        addresses_hold_their_value_however_it_is_written,
+        blocks_that_overlap_a_foreign_prefix_are_not_given,
+        a_changed_cluster_label_is_copied_again,
+        a_pool_made_anew_owns_the_addresses_of_the_old_one,
         a_hand_made_address_does_not_take_a_published_one,
         a_bound_address_deleted_by_hand_stays_for_its_claim,
         a_removed_address_comes_back,
@@ -201,6 +205,82 @@ async fn the_addresses_of_hand_made_objects_are_not_given_again(fixture: &Fixtur
     scene.delete("IPAddress", "static").await?;
     scene.gone("IPAddress", "static").await?;
     assert_eq!(scene.claim_address("next", &pool).await?, "10.0.0.10");
+    Ok(())
+}
+
+async fn addresses_hold_their_value_however_it_is_written(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("spelling").await?;
+    let pool = scene.pool("six", "{addresses: ['fd01::10-fd01::20'], prefix: 120}").await?;
+    scene.foreign_address("upper", &pool, "FD01:0:0::0010", 120, "{}").await?;
+    // Another prefix length, and no such length, make no difference to who holds the address.
+    scene.foreign_address("length", &pool, "fd01::11", 64, "{}").await?;
+    scene.foreign_address("nonsense", &pool, "fd01::12", 0, "{}").await?;
+    // A v4-mapped address is of IPv6, and not in this pool.
+    scene.foreign_address("mapped", &pool, "::ffff:10.0.0.1", 120, "{}").await?;
+    scene.counts_become(&pool, Counts { total: 17, used: 4, free: 14, out_of_range: 1 }).await?;
+    assert_eq!(scene.claim_address("web", &pool).await?, "fd01::13");
+    assert_eq!(scene.claim_address("upper", &pool).await?, "FD01:0:0::0010");
+    Ok(())
+}
+
+/// Section 7: a prefix of foreign length takes every block that it touches.
+async fn blocks_that_overlap_a_foreign_prefix_are_not_given(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("overlapping").await?;
+    let pool = scene.prefix_pool("blue", "{prefixes: ['fd00::/60']}").await?;
+    scene.foreign_address("host", &pool, "fd00::7", 128, "{}").await?;
+    scene.foreign_address("wide", &pool, "fd00:0:0:2::", 63, "{}").await?;
+    scene.counts_become(&pool, Counts { total: 16, used: 2, free: 13, out_of_range: 2 }).await?;
+    assert_eq!(scene.claim_address("first", &pool).await?, "fd00:0:0:1::");
+    assert_eq!(scene.claim_address("second", &pool).await?, "fd00:0:0:4::");
+    scene.delete("IPAddress", "wide").await?;
+    scene.gone("IPAddress", "wide").await?;
+    assert_eq!(scene.claim_address("third", &pool).await?, "fd00:0:0:2::");
+    assert_eq!(scene.claim_address("fourth", &pool).await?, "fd00:0:0:3::");
+    Ok(())
+}
+
+/// 5.3.
+async fn a_changed_cluster_label_is_copied_again(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("label").await?;
+    let pool = scene.pool("blue", SPEC).await?;
+    let label = "cluster.x-k8s.io/cluster-name";
+    scene.cluster("green", "{}", false).await?;
+    scene.cluster("red", "{}", false).await?;
+    scene.claim_with("web", &pool, &json!({"metadata": {"labels": {label: "green"}}}).to_string()).await?;
+    scene.address("web").await?;
+    scene.patch("IPAddress", "web", &json!({"metadata": {"labels": {"mine": "too"}}})).await?;
+    scene.patch("IPAddressClaim", "web", &json!({"metadata": {"labels": {label: "red"}}})).await?;
+    eventually(Duration::from_secs(30), async || {
+        let address = scene.api("IPAddress").get("web").await?;
+        let labels = serde_json::to_value(address.labels())?;
+        ensure!(labels == json!({label: "red", "mine": "too"}), "{labels}");
+        Ok(())
+    })
+    .await
+}
+
+/// A pool that was removed by force and made again has another UID.
+async fn a_pool_made_anew_owns_the_addresses_of_the_old_one(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("anew").await?;
+    let pool = scene.pool("blue", SPEC).await?;
+    scene.claim_address("web", &pool).await?;
+    let old = scene.api(pool.kind).get("blue").await?.uid();
+    scene.delete(pool.kind, "blue").await?;
+    scene.set_finalizers(pool.kind, "blue", &[]).await?;
+    scene.gone(pool.kind, "blue").await?;
+    scene.stays("IPAddress", "web", QUIET).await?;
+    scene.pool("blue", SPEC).await?;
+    let new = scene.api(pool.kind).get("blue").await?.uid();
+    ensure!(new != old);
+    eventually(Duration::from_secs(30), async || {
+        let address = scene.api("IPAddress").get("web").await?;
+        let pools = address.owner_references().iter().filter(|owner| owner.kind == pool.kind);
+        let uids: Vec<Option<String>> = pools.map(|owner| Some(owner.uid.clone())).collect();
+        ensure!(uids == [new.clone()], "{uids:?}, not {new:?}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(scene.claim_address("next", &pool).await?, "10.0.0.11");
     Ok(())
 }
 

@@ -28,6 +28,8 @@ pub fn trials() -> Vec<Conformance> {
         a_pool_that_goes_has_no_grace,
         an_orphaned_address_of_a_namespaced_pool_is_let_go,
         everything_goes_with_its_namespace,
+        a_claim_made_again_at_once_is_served,
+        a_claim_goes_although_its_pool_was_removed_by_force,
     ]
 }
 
@@ -296,6 +298,36 @@ async fn everything_goes_with_its_namespace(fixture: &Fixture) -> Result<()> {
     // What it held in a Global pool is free for others.
     other.address("next").await?;
     other.counts_become(&global, Counts { total: 3, used: 1, free: 2, out_of_range: 0 }).await
+}
+
+async fn a_claim_made_again_at_once_is_served(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("again").await?;
+    let pool = scene.pool("small", "{addresses: [10.0.0.10], prefix: 24}").await?;
+    for _ in 0..10 {
+        assert_eq!(scene.claim_address("web", &pool).await?, "10.0.0.10");
+        let claim = scene.api("IPAddressClaim").get("web").await?.uid();
+        let address = scene.api("IPAddress").get("web").await?;
+        assert_eq!(Some(&address.owner_references()[0].uid), claim.as_ref());
+        scene.delete("IPAddressClaim", "web").await?;
+        // As soon as the name is free, before the manager may have seen that it was.
+        eventually(Duration::from_secs(30), async || scene.claim("web", &pool).await).await?;
+        scene.address("web").await?;
+        scene.delete("IPAddressClaim", "web").await?;
+        scene.gone("IPAddressClaim", "web").await?;
+    }
+    scene.gone("IPAddress", "web").await
+}
+
+async fn a_claim_goes_although_its_pool_was_removed_by_force(fixture: &Fixture) -> Result<()> {
+    let scene = fixture.scene("poolless").await?;
+    let pool = scene.pool("blue", LONG_GRACE).await?;
+    scene.claim_address("web", &pool).await?;
+    scene.delete(pool.kind, "blue").await?;
+    scene.set_finalizers(pool.kind, "blue", &[]).await?;
+    scene.gone(pool.kind, "blue").await?;
+    scene.delete("IPAddressClaim", "web").await?;
+    scene.gone("IPAddressClaim", "web").await?;
+    scene.gone("IPAddress", "web").await
 }
 
 /// Waits until an address is deleting and our finalizer is off.
