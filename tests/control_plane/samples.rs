@@ -2,15 +2,37 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testbed::{ControlPlane, ManagerCommand, Options, QUIET, Sample, consistently, eventually};
 
 use crate::fixture::Standalone;
 use crate::standalone;
 
+const COLUMNS: &str = concat!("custom-columns-file=", env!("CARGO_MANIFEST_DIR"), "/config/samples/claims.columns");
+
 pub fn trials() -> Vec<Standalone> {
-    standalone![every_sample_is_accepted_and_reaches_the_state_in_its_comment]
+    standalone![every_sample_is_accepted_and_reaches_the_state_in_its_comment, the_readmes_first_claim_gets_the_address_it_names]
+}
+
+async fn the_readmes_first_claim_gets_the_address_it_names() -> Result<()> {
+    let control_plane = ControlPlane::start(Options::default())?;
+    let _manager = ManagerCommand::new(env!("CARGO_BIN_EXE_manager")).start(&control_plane)?;
+    let readme = include_str!("../../README.md");
+    let yaml = readme.split("```").find_map(|block| block.strip_prefix("yaml\n")).context("the README has no YAML")?;
+    control_plane.apply(yaml)?;
+    // What the README says it prints, without the blanks of its columns.
+    for command in [&["get", "inclusterippools"][..], &["get", "ipaddressclaims", "-o", COLUMNS]] {
+        eventually(Duration::from_secs(30), async || {
+            let printed = control_plane.kubectl(command)?;
+            let missing =
+                printed.lines().find(|line| !readme.lines().any(|shown| shown.split_whitespace().eq(line.split_whitespace())));
+            ensure!(missing.is_none(), "the README does not show {missing:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn every_sample_is_accepted_and_reaches_the_state_in_its_comment() -> Result<()> {
