@@ -284,7 +284,12 @@ impl Drive<'_> {
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {
         let Some(request) = self.objects().unprotect_address(uid, finalizers) else { return Ok(()) };
         match self.send(request).await {
-            Ok(_) | Err(WriteError::NotFound { .. }) => Ok(()),
+            // Somebody else's finalizer keeps it.
+            Ok(answer) if !self::finalizers(&answer).is_empty() => Ok(()),
+            Ok(_) | Err(WriteError::NotFound { .. }) => {
+                self.ctx.world().removed(self.slot, uid);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

@@ -272,8 +272,12 @@ impl Reader<'_> {
         let unseen = |wrote: &Option<(Revision, Instant)>, seen: Option<&Revision>| {
             wrote.as_ref().is_some_and(|(before, at)| Some(before) == seen && now.saturating_duration_since(*at) < BELIEVED)
         };
+        let removed = motion.removed.as_ref().is_some_and(|(uid, at)| {
+            let in_view = self.entry.address.as_ref().is_some_and(|address| address.uid == *uid);
+            in_view && now.saturating_duration_since(*at) < BELIEVED
+        });
         MotionFacts {
-            own_write_unseen: unseen(&motion.wrote_claim, claim) || unseen(&motion.wrote_address, address),
+            own_write_unseen: removed || unseen(&motion.wrote_claim, claim) || unseen(&motion.wrote_address, address),
             waiting: motion.waiting.map(|(waiting, since)| (waiting, now.saturating_duration_since(since))),
             position: motion.waiting.and_then(|_| self.pool?.ledger.position(self.slot)).map(|ahead| ahead + 1),
             refusal: motion

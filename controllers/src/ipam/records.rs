@@ -138,6 +138,8 @@ pub struct Motion {
     /// Versions of claim and address that our own writes have replaced, and when.
     pub wrote_claim: Option<(Revision, Instant)>,
     pub wrote_address: Option<(Revision, Instant)>,
+    /// The address that went with its last finalizer, and when.
+    pub removed: Option<(Uid, Instant)>,
     /// The value of the address that vanished under a bound claim.
     pub former: Option<Span>,
     /// The address vanished because it moved away.
@@ -165,6 +167,7 @@ impl Default for Motion {
             collisions: 0,
             wrote_claim: None,
             wrote_address: None,
+            removed: None,
             former: None,
             moved: false,
         }

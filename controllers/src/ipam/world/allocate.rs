@@ -171,6 +171,14 @@ impl World {
         }
     }
 
+    /// The address is gone, whatever versions of it are still on their way to our view.
+    pub fn removed(&mut self, slot: Slot, uid: &Uid) {
+        let in_view = self.entry(slot).and_then(|entry| entry.address.as_ref()).is_some_and(|address| address.uid == *uid);
+        if let Some(motion) = self.motion(slot).filter(|_| in_view) {
+            motion.removed = Some((uid.clone(), Instant::now()));
+        }
+    }
+
     /// We deleted the address: until our view shows that, nothing is built on it.
     pub fn deleted(&mut self, slot: Slot, uid: &Uid) {
         let alive = self.entry(slot).and_then(|entry| entry.address.as_ref());
