@@ -24,4 +24,4 @@ mod server;
 
 pub use certificate::{CertificateFiles, CertificateState};
 pub use index::{InUse, NotSynced, Partner, PoolIndex, PoolName};
-pub use server::{Report, Scope, Tls, Webhooks, serve};
+pub use server::{RELOAD_EVERY, Report, Scope, Tls, Webhooks, serve};

@@ -33,6 +33,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long answers under way may take once the listener is to close.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// How often a manager looks whether its certificate has changed.
+pub const RELOAD_EVERY: Duration = Duration::from_secs(10);
+
 /// Which claims this manager serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -59,7 +62,7 @@ pub struct Tls {
     pub offer: ConfigBuilder<ServerConfig, WantsVerifier>,
     /// The certificate. Files that are missing are waited for.
     pub files: CertificateFiles,
-    /// How often the files are looked at.
+    /// How often the files are looked at; in a manager [`RELOAD_EVERY`].
     pub reload_every: Duration,
 }
 
