@@ -38,6 +38,7 @@ const LAYERS: &[(&str, Uses)] = &[
     ("controllers", Uses::OfOurs(&["api", "poolutil"])),
     ("ipam-in-cluster", Uses::OfOurs(&["api", "controllers"])),
     ("testbed", Uses::OfOurs(&[])),
+    ("bench", Uses::OfOurs(&["api", "poolutil", "testbed"])),
 ];
 
 #[test]

@@ -30,11 +30,16 @@ impl ManagerCommand {
     /// A command for this program; integration tests pass `env!("CARGO_BIN_EXE_manager")`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         let given = env::var("IPAM_MANAGER").unwrap_or_default();
-        let mut words = given.split_whitespace().map(str::to_owned);
-        let (program, args) = match words.next() {
-            Some(other) => (other.into(), words.collect()),
-            None => (program.into(), vec!["run".to_owned()]),
-        };
+        Self::from_line(&given).unwrap_or_else(|| Self::of(program.into(), vec!["run".to_owned()]))
+    }
+
+    /// A whole command line, separated by spaces; `None` if it is blank.
+    pub fn from_line(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some(Self::of(words.next()?.into(), words.collect()))
+    }
+
+    fn of(program: PathBuf, args: Vec<String>) -> Self {
         Self { program, args, kubeconfig: None, wait_until_ready: true }
     }
 
@@ -191,6 +196,15 @@ impl Manager {
     /// The last lines of the log, for the report of a failed test.
     pub fn log_tail(&self, lines: usize) -> String {
         tail(&self.program.log, lines)
+    }
+
+    /// Processor time used so far, in user and kernel mode.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name in parentheses may hold blanks; utime and stime are the 12th and 13th field after it.
+        let fields = stat.rsplit_once(')').context("read /proc/<pid>/stat")?.1.split_whitespace();
+        let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
     }
 
     /// Resident memory in bytes.

@@ -1,0 +1,129 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+/// Drives a manager against a control plane of its own and prints what it costs.
+///
+/// Nothing fails because a figure is bad. Machines differ and are shared: compare ratios within one run, and runs on
+/// one quiet machine, never absolute figures of two machines.
+#[derive(Clone, Debug, Parser)]
+pub struct Args {
+    /// Command line of the manager, separated by spaces [default: `manager run` beside this program]
+    #[arg(long)]
+    manager: Option<String>,
+    /// How many claims are bound at once, one round of runs for each
+    #[arg(long, value_delimiter = ',', default_value = "1000,3000", value_parser = at_least_one)]
+    pub sizes: Vec<usize>,
+    /// Over how many pools they are spread, one round of runs for each
+    #[arg(long, value_delimiter = ',', default_value = "1,100", value_parser = at_least_one)]
+    pub pools: Vec<usize>,
+    /// What is measured [default: all]
+    #[arg(long, value_delimiter = ',', value_enum, hide_default_value = true,
+        default_values_t = Run::value_variants().iter().copied())]
+    pub runs: Vec<Run>,
+    /// Requests of the load generator that are under way at once, each on a connection of its own
+    #[arg(long, default_value = "32", value_parser = at_least_one)]
+    pub connections: usize,
+    /// How often `steady` makes and deletes a claim
+    #[arg(long, default_value = "1000", value_parser = at_least_one)]
+    pub rounds: usize,
+    /// How many claims wait in `waiters`
+    #[arg(long, default_value = "1000", value_parser = at_least_one)]
+    pub waiters: usize,
+    /// Create claims that carry the finalizer already, as Cluster API's users with our claim webhook do
+    #[arg(long)]
+    pub with_finalizer: bool,
+    /// How the figures are printed
+    #[arg(long, value_enum, default_value = "table")]
+    pub out: Out,
+    /// Folder for the curves, drawn as SVG
+    #[arg(long, default_value = "out/bench")]
+    pub curves: PathBuf,
+}
+
+/// One kind of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Run {
+    /// Create claims as fast as the server takes them; beside it the server's raw ceiling
+    Fill,
+    /// Resident memory and requests while nothing happens
+    Memory,
+    /// Make and delete one claim after the other
+    Steady,
+    /// Kill the manager and start it again
+    Restart,
+    /// Delete all claims
+    Drain,
+    /// Free addresses of a full pool that others wait for
+    Waiters,
+    /// Fill with two active managers
+    Two,
+    /// The ledger alone, in this process
+    Ledger,
+}
+
+/// How the figures are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Out {
+    /// Tables for people
+    Table,
+    /// One JSON object
+    Json,
+}
+
+impl Args {
+    /// Whether any of `runs` was asked for.
+    pub fn any(&self, runs: &[Run]) -> bool {
+        self.runs.iter().any(|run| runs.contains(run))
+    }
+
+    /// The manager's command line.
+    pub fn manager(&self) -> Result<String> {
+        if let Some(line) = &self.manager {
+            return Ok(line.clone());
+        }
+        let program = std::env::current_exe()?.parent().map(|folder| folder.join("manager")).filter(|path| path.exists());
+        let program = program.context("there is no manager beside this program: build it, or name one with --manager")?;
+        Ok(format!("{} run", shown(&program)))
+    }
+}
+
+/// Relative to the working folder where that is shorter.
+fn shown(path: &Path) -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&folder).unwrap_or(path).display().to_string()
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a number above 0".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_choice_everything_is_measured() {
+        let args = Args::parse_from(["bench"]);
+        assert_eq!(args.runs, Run::value_variants());
+        assert!(!Args::parse_from(["bench", "--runs", "ledger"]).any(&[Run::Fill, Run::Drain]));
+    }
+
+    #[test]
+    fn sizes_are_a_list_without_zero() {
+        assert_eq!(Args::parse_from(["bench", "--sizes", "1000,10000"]).sizes, [1000, 10000]);
+        assert!(Args::try_parse_from(["bench", "--sizes", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_given_manager_is_taken_as_it_stands() {
+        let args = Args::parse_from(["bench", "--manager", "other/manager --leader-elect=false"]);
+        assert_eq!(args.manager().unwrap(), "other/manager --leader-elect=false");
+    }
+}

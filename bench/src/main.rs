@@ -1,0 +1,117 @@
+//! `bench`: drives a manager, any manager, against a control plane of its own and prints what it costs.
+//!
+//! | Part | Holds |
+//! |---|---|
+//! | [`stage`], [`load`], [`watch`] | the control plane, who makes work for the manager, who sees it done |
+//! | [`ceiling`], [`counters`] | what the server can take at most, and what it says it was asked |
+//! | [`runs`] | one file per measurement |
+//! | [`report`], [`goals`], [`curves`] | tables, JSON, wishes beside figures, pictures |
+#![allow(clippy::print_stdout, reason = "a command line program")]
+
+mod args;
+mod ceiling;
+mod counters;
+mod curves;
+mod goals;
+mod latency;
+mod load;
+mod progress;
+mod report;
+mod runs;
+mod stage;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::args::{Args, Out, Run};
+use crate::load::{Batch, Room};
+use crate::report::Report;
+use crate::stage::Stage;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let mut report = Report { manager: args.manager()?, cores, connections: args.connections, ..Report::default() };
+    let measured = measure(args, &mut report).await;
+    // What was measured before something failed is told all the same.
+    let drawn = curves::draw(&report.fill, &args.curves)?;
+    match args.out {
+        Out::Table => println!("{}", report.tables()),
+        Out::Json => println!("{}", report.json()?),
+    }
+    for file in drawn {
+        eprintln!("bench: drew {}", file.display());
+    }
+    measured
+}
+
+async fn measure(args: &Args, report: &mut Report) -> Result<()> {
+    if args.any(&[Run::Ledger]) {
+        report.ledger = tokio::task::block_in_place(runs::ledger::measure)?;
+    }
+    if args.any(&[Run::Fill, Run::Memory, Run::Steady, Run::Restart, Run::Drain]) {
+        for &size in &args.sizes {
+            for &pools in &args.pools {
+                one_manager(args, size, pools, report).await?;
+            }
+        }
+    }
+    if args.any(&[Run::Waiters]) {
+        report.waiters = runs::waiters::measure(args).await?;
+    }
+    if args.any(&[Run::Two]) {
+        for &size in &args.sizes {
+            report.two.push(runs::two::measure(args, size, args.pools[0]).await?);
+        }
+    }
+    Ok(())
+}
+
+/// The runs that follow each other on one control plane: filled, looked at, used, restarted, drained.
+async fn one_manager(args: &Args, size: usize, pools: usize, report: &mut Report) -> Result<()> {
+    let mut stage = Stage::start(args).await?;
+    let ceiling = ceiling::measure(&stage.load, size, pools).await?;
+    report.ceiling.push(ceiling.clone());
+    stage.load.create_pools(pools, Room::Ample).await?;
+    let manager = stage.manager()?;
+
+    let memory = args.any(&[Run::Memory]);
+    if memory {
+        report.memory.push(runs::memory::measure(&stage, &manager, pools, 0, None).await?);
+    }
+    stage.settle().await?;
+    let empty = manager.rss_bytes()?;
+
+    // The other runs need its claims, so it runs whether it was asked for or not.
+    let batch = Batch::new("fill", size, pools);
+    let fill = runs::fill::measure(&mut stage, &manager, &batch, &ceiling).await?;
+    if args.any(&[Run::Fill]) {
+        report.fill.push(fill);
+    }
+    if memory {
+        report.memory.push(runs::memory::measure(&stage, &manager, pools, size, Some(empty)).await?);
+    }
+    if args.any(&[Run::Steady]) {
+        report.steady.push(runs::steady::measure(&mut stage, &manager, size, pools, args.rounds).await?);
+    }
+    if args.any(&[Run::Restart]) {
+        report.restart.push(runs::restart::measure(&mut stage, &manager, size, pools).await?);
+    }
+    if args.any(&[Run::Drain]) {
+        report.drain.push(runs::drain::measure(&mut stage, &manager, &batch).await?);
+    }
+    Ok(())
+}

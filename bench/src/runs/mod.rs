@@ -1,0 +1,10 @@
+//! The runs, one file each: what is done, and what is printed of it. Called in turn by `main`.
+
+pub mod drain;
+pub mod fill;
+pub mod ledger;
+pub mod memory;
+pub mod restart;
+pub mod steady;
+pub mod two;
+pub mod waiters;
