@@ -62,6 +62,8 @@ const WEIGH: Duration = Duration::from_secs(15);
 const BACKFILL: Duration = Duration::from_millis(100);
 /// How long binds in flight may take when the process stops.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long writes that are on their way even then may take.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// How long the last numbers of all pools may take then.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Status writes a second, all pools together.
@@ -108,6 +110,7 @@ struct Ctx {
     world: Mutex<World>,
     claims: Queue<Slot>,
     pools: Queue<PoolId>,
+    shutdown: Shutdown,
     compare: Notify,
     address_watch: Restart,
     old_definitions: OldDefinitions,
@@ -145,6 +148,7 @@ impl Ipam {
             world: Mutex::new(World::new(settings.scope)),
             claims: Queue::default(),
             pools: Queue::default(),
+            shutdown: shell.shutdown.clone(),
             compare: Notify::new(),
             address_watch: Restart::default(),
             old_definitions: OldDefinitions::default(),
@@ -200,20 +204,31 @@ async fn lead(ctx: &Arc<Ctx>, shell: &Shell) {
             ctx.claims.push_after(slot, Place { lane: lane::BACKFILL, rank: 0 }, pause);
         }
     }
-    let claims = queue::run(&ctx.claims, || ctx.writer.window(), stop.requested(), PATIENCE, |slot| claim_pass(ctx, slot));
-    let pools = queue::run(&ctx.pools, || POOL_TASKS, stop.requested(), PATIENCE, |id| pool_pass(ctx, id));
+    let claims = queue::run(&ctx.claims, || ctx.writer.window(), last_bind(ctx), LAST_ANSWERS, |slot| claim_pass(ctx, slot));
+    let pools = queue::run(&ctx.pools, || POOL_TASKS, last_bind(ctx), LAST_ANSWERS, |id| pool_pass(ctx, id));
     tokio::join!(claims, pools);
     let _ = tokio::time::timeout(FLUSH, flush(ctx)).await;
 }
 
-/// Shows every pool's last numbers, whatever the pace.
+/// Returns when a stop is requested and no bind is half done any more, or may not take longer.
+async fn last_bind(ctx: &Ctx) {
+    ctx.shutdown.requested().await;
+    let done = async {
+        while ctx.claims.is_busy() || ctx.world().has_binds_in_flight() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, done).await;
+}
+
+/// Shows every pool's last numbers, whatever the pace and whatever of our own writes is in view.
 async fn flush(ctx: &Arc<Ctx>) {
     let facts: Vec<_> = {
         let world = ctx.world();
         let (wall, now) = (Timestamp::now(), Instant::now());
         let ids = world.pool_ids().into_iter();
-        ids.filter_map(|id| Some((id, pool::observe::Facts { written: None, ..pool::observe::observe(&world, id, wall, now)? })))
-            .collect()
+        let facts = ids.filter_map(|id| Some((id, pool::observe::observe(&world, id, wall, now)?)));
+        facts.map(|(id, facts)| (id, pool::observe::Facts { written: None, own_write_unseen: false, ..facts })).collect()
     };
     let passes = facts.iter().map(|(id, facts)| pool::drive::drive(ctx, *id, facts, pool::plan::plan(facts, Timestamp::now())));
     futures::future::join_all(passes).await;
@@ -224,6 +239,9 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     let (wall, now) = (Timestamp::now(), Instant::now());
     let mut world = ctx.world();
     let Some(place) = world.place(slot) else { return Err(Next::Done) };
+    if ctx.shutdown.is_requested() && !world.is_bind_in_flight(slot) {
+        return Err(Next::Done);
+    }
     if !world.is_settled() {
         return Err(Next::After(place, Duration::from_secs(1)));
     }

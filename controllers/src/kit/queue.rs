@@ -187,6 +187,11 @@ impl<K: Key> Queue<K> {
         self.len() == 0
     }
 
+    /// Whether a key's task runs.
+    pub fn is_busy(&self) -> bool {
+        self.lock().states.values().any(|state| matches!(state, State::Running { .. }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner<K>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

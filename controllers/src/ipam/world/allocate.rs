@@ -171,6 +171,16 @@ impl World {
         }
     }
 
+    /// Whether an address was sent for the claim that is not published yet.
+    pub fn is_bind_in_flight(&self, slot: Slot) -> bool {
+        self.entry(slot).and_then(|entry| entry.motion.as_ref()).is_some_and(|motion| motion.post.is_some())
+    }
+
+    /// Whether there is any such claim.
+    pub fn has_binds_in_flight(&self) -> bool {
+        self.entries.iter().any(|(_, entry)| entry.motion.as_ref().is_some_and(|motion| motion.post.is_some()))
+    }
+
     /// The address is gone, whatever versions of it are still on their way to our view.
     pub fn removed(&mut self, slot: Slot, uid: &Uid) {
         let in_view = self.entry(slot).and_then(|entry| entry.address.as_ref()).is_some_and(|address| address.uid == *uid);
