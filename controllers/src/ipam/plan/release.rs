@@ -144,7 +144,7 @@ pub(super) fn delete(address: &AddressFacts, why: Deletion) -> Step {
     Step::DeleteAddress { uid: address.uid.clone(), why, text: address.text.clone() }
 }
 
-pub(super) fn unprotect(address: &AddressFacts) -> Option<Step> {
+fn unprotect(address: &AddressFacts) -> Option<Step> {
     let protected = address.finalizers.iter().any(|finalizer| finalizer == PROTECT_ADDRESS);
     protected.then(|| Step::UnprotectAddress { uid: address.uid.clone(), finalizers: address.finalizers.clone() })
 }

@@ -7,7 +7,7 @@ use api::reasons::{ClaimReason, EventReason};
 use k8s_openapi::jiff::Timestamp;
 use poolutil::{ReservationState, Span};
 
-use super::release::{confirm_absent, delete, orphan, unprotect};
+use super::release::{confirm_absent, delete, orphan};
 use super::{DELIVERY, Deletion, Place, Plan, Row, Step, protect_claim, protect_write, waits};
 use crate::ipam::facts::{AddressFacts, ClaimFacts, Denial, Facts, PoolFacts, PoolView, Relation, Waiting, Wish};
 
@@ -64,7 +64,7 @@ fn with_address(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now: 
     // One that was made anew for a bound claim must prove itself like any other.
     let untold = !claim.bound || address.made_here;
     if untold && address.fresh && address.deleting.is_some() {
-        return Plan::new(Row::Lost, Place::Leave, unprotect(address).into_iter().collect());
+        return Plan::new(Row::Lost, Place::Leave, vec![delete(address, Deletion::Lost)]);
     }
     if let Some(contest) = address.contest.as_ref().filter(|_| untold) {
         let message = format!("{} is already held by {}", address.text, contest.holder);

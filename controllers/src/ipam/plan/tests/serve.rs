@@ -163,12 +163,11 @@ fn a_fresh_address_whose_order_nobody_here_can_prove_is_left_to_a_manager_that_m
 }
 
 #[test]
-fn a_loser_that_is_deleting_already_only_loses_our_finalizer() {
+fn a_fresh_address_that_is_deleting_already_is_not_published_even_if_its_rival_is_gone() {
     let given = Given::live().own_address().address(|address| address.deleting = Some(NOW));
-    let unprotect = vec![unprotect_step(&[PROTECT_ADDRESS])];
-    assert_eq!(given.plan(), Plan::new(Row::Lost, Place::Drop, unprotect.clone()));
-    // Even when the rival is gone meanwhile: what is on its way out is not published.
-    assert_eq!(given.address(|address| address.contest = contest(false, true, false)).plan().steps, unprotect);
+    let lost = Plan::new(Row::Lost, Place::Drop, vec![delete_step(Deletion::Lost)]);
+    assert_eq!(given.plan(), lost);
+    assert_eq!(given.address(|address| address.contest = contest(false, true, false)).plan(), lost);
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn wishes() -> impl Strategy<Value = Wishes> {
 }
 
 fn motion() -> impl Strategy<Value = MotionFacts> {
-    let all = [Waiting::Cluster, Waiting::Pool, Waiting::Room, Waiting::Refused, Waiting::Order, Waiting::Consumer, Waiting::Grace];
+    let all =
+        [Waiting::Cluster, Waiting::Pool, Waiting::Room, Waiting::Refused, Waiting::Order, Waiting::Consumer, Waiting::Grace];
     let waiting = proptest::option::of((select(all.to_vec()), age()));
     let memory = select(vec![Memory::Off, Memory::Missing, Memory::Written]);
     let refusal = proptest::option::of(age().prop_map(|rest| ("no".to_owned(), rest)));
