@@ -396,3 +396,6 @@ fn uid(object: &Value) -> Uid {
 fn finalizers(object: &Value) -> Vec<String> {
     object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ use super::{leader::Leadership, metrics::Metrics};
 mod backoff;
 mod error;
 mod request;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod window;
 
 pub use backoff::Backoff;
@@ -227,14 +229,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response};
     use kube::core::ApiResource;
     use serde_json::{Value, json};
-    use tower_test::mock::Handle;
 
+    use super::scripted::{ApiServer, respond, status};
     use super::*;
-
-    type ApiServer = Handle<Request<Body>, Response<Body>>;
 
     const CREATE: Target = Target { verb: "create", resource: "ipaddresses" };
 
@@ -257,15 +256,6 @@ mod tests {
 
     fn creation() -> WriteRequest {
         create(&addresses(), Some("team-a"), &json!({ "metadata": { "name": "web-0" } })).unwrap()
-    }
-
-    fn status(code: u16, reason: &str, message: &str) -> Value {
-        json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message })
-    }
-
-    fn respond(code: u16, headers: &[(&str, &str)], body: &Value) -> Response<Body> {
-        let builder = headers.iter().fold(Response::builder().status(code), |all, (name, value)| all.header(*name, *value));
-        builder.body(Body::from(serde_json::to_vec(body).unwrap())).unwrap()
     }
 
     /// Sends a creation to a server that gives this answer.

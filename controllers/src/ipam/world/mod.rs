@@ -9,6 +9,8 @@ mod claims;
 mod clusters;
 mod describe;
 mod pools;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
