@@ -355,7 +355,7 @@ fn garbage() -> impl Strategy<Value = Value> {
         "excludedAddresses",
         "conditions",
     ];
-    leaf.prop_recursive(4, 40, 6, move |inner| {
+    leaf.prop_recursive(3, 16, 6, move |inner| {
         let key = prop::sample::select(keys.to_vec()).prop_map(ToOwned::to_owned);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(|list| json!(list)),
