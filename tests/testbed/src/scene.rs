@@ -67,6 +67,12 @@ impl Scene {
         Ok(Self { client, namespace, capi_version })
     }
 
+    /// The namespace of this name on another control plane, which a client of that one reaches. It is not created there.
+    #[must_use]
+    pub fn elsewhere(&self, client: kube::Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
     /// The API of a kind in this namespace, or of the whole cluster for a cluster-scoped kind.
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
         let (group, version) = match kind {
