@@ -1,8 +1,9 @@
 //! The webhooks' certificate, which cert-manager issues and renews.
 
 use serde_json::{Value, json};
+use webhooks::registration::SERVICE_NAME;
 
-use super::{CERTIFICATE, NAMESPACE, WEBHOOK_SECRET, WEBHOOK_SERVICE, namespaced};
+use super::{CERTIFICATE, NAMESPACE, WEBHOOK_SECRET, namespaced};
 
 const API_VERSION: &str = "cert-manager.io/v1";
 const ISSUER: &str = "selfsigned-issuer";
@@ -12,7 +13,7 @@ pub(super) fn issuer() -> Value {
 }
 
 pub(super) fn certificate() -> Value {
-    let names = ["svc", "svc.cluster.local"].map(|zone| format!("{WEBHOOK_SERVICE}.{NAMESPACE}.{zone}"));
+    let names = ["svc", "svc.cluster.local"].map(|zone| format!("{SERVICE_NAME}.{NAMESPACE}.{zone}"));
     json!({
         "apiVersion": API_VERSION,
         "kind": "Certificate",

@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 
 const NAMESPACE: &str = "capi-ipam-in-cluster-system";
 const SERVICE_ACCOUNT: &str = "controller-manager";
-const WEBHOOK_SERVICE: &str = "webhook-service";
 /// Mounted by the Deployment; cert-manager writes it. Installed clusters have it under this name.
 const WEBHOOK_SECRET: &str = "capi-ipam-in-cluster-webhook-service-cert";
 const CERTIFICATE: &str = "serving-cert";

@@ -3,8 +3,13 @@
 use api::PoolKind;
 use api::names::{FIELD_MANAGER, IPAM_GROUP, PROVIDER_LABEL};
 use serde_json::{Value, json};
+use webhooks::registration::{
+    ADMISSION_REVIEW_VERSIONS, CLAIM_CONDITION_NAME, CLAIM_NAME, CLAIM_PATH, CLAIM_TIMEOUT_SECONDS, CLAIM_VERSIONS,
+    CONVERSION_REVIEW_VERSIONS, CONVERT_PATH, POOL_VERSION, SERVICE_NAME, SERVICE_PORT, claim_condition, default_name,
+    default_path, validate_name, validate_path,
+};
 
-use super::{CERTIFICATE, NAMESPACE, WEBHOOK_SERVICE, named, namespaced};
+use super::{CERTIFICATE, NAMESPACE, named, namespaced};
 
 /// Set by cert-manager's injector: the authority that signed the webhooks' certificate.
 const INJECT_CA_FROM: &str = "cert-manager.io/inject-ca-from";
@@ -17,23 +22,23 @@ pub(super) fn conversion() -> Value {
         "metadata": {"name": "any", "annotations": inject_ca()},
         "spec": {"conversion": {
             "strategy": "Webhook",
-            "webhook": {"clientConfig": client_config("/convert"), "conversionReviewVersions": ["v1"]},
+            "webhook": {"clientConfig": client_config(CONVERT_PATH), "conversionReviewVersions": CONVERSION_REVIEW_VERSIONS},
         }},
     })
 }
 
 /// The defaults of pools, and the finalizer of new claims on them.
 pub(super) fn mutating() -> Value {
-    let mut webhooks: Vec<Value> =
-        PoolKind::ALL.into_iter().map(|pool| pool_webhook(pool, "default", "mutate", &["CREATE", "UPDATE"])).collect();
+    let of_pool = |pool| pool_webhook(pool, &default_name(pool), &default_path(pool), &["CREATE", "UPDATE"]);
+    let mut webhooks: Vec<Value> = PoolKind::ALL.into_iter().map(of_pool).collect();
     webhooks.push(claim_webhook());
     configuration("MutatingWebhookConfiguration", "mutating-webhook-configuration", webhooks)
 }
 
 /// What a pool must be like to be created, changed and deleted.
 pub(super) fn validating() -> Value {
-    let operations = ["CREATE", "UPDATE", "DELETE"];
-    let webhooks = PoolKind::ALL.into_iter().map(|pool| pool_webhook(pool, "validation", "validate", &operations)).collect();
+    let of_pool = |pool| pool_webhook(pool, &validate_name(pool), &validate_path(pool), &["CREATE", "UPDATE", "DELETE"]);
+    let webhooks = PoolKind::ALL.into_iter().map(of_pool).collect();
     configuration("ValidatingWebhookConfiguration", "validating-webhook-configuration", webhooks)
 }
 
@@ -42,9 +47,9 @@ pub(super) fn service() -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": namespaced(WEBHOOK_SERVICE),
+        "metadata": namespaced(SERVICE_NAME),
         "spec": {
-            "ports": [{"port": 443, "targetPort": "webhook-server"}],
+            "ports": [{"port": SERVICE_PORT, "targetPort": "webhook-server"}],
             "selector": {PROVIDER_LABEL: FIELD_MANAGER},
         },
     })
@@ -57,53 +62,45 @@ fn configuration(kind: &str, name: &str, webhooks: Vec<Value>) -> Value {
 }
 
 /// Requests in the older version arrive in this one: `matchPolicy` says so.
-fn pool_webhook(pool: PoolKind, purpose: &str, verb: &str, operations: &[&str]) -> Value {
-    let singular = pool.singular();
+fn pool_webhook(pool: PoolKind, name: &str, path: &str, operations: &[&str]) -> Value {
     json!({
-        "name": format!("{purpose}.{singular}.{IPAM_GROUP}"),
-        "clientConfig": client_config(&format!("/{verb}-ipam-cluster-x-k8s-io-v1alpha2-{singular}")),
+        "name": name,
+        "clientConfig": client_config(path),
         "rules": [{
             "apiGroups": [IPAM_GROUP],
-            "apiVersions": ["v1alpha2"],
+            "apiVersions": [POOL_VERSION],
             "operations": operations,
             "resources": [pool.plural()],
         }],
         "failurePolicy": "Fail",
         "matchPolicy": "Equivalent",
         "sideEffects": "None",
-        "admissionReviewVersions": ["v1", "v1beta1"],
+        "admissionReviewVersions": ADMISSION_REVIEW_VERSIONS,
     })
 }
 
 /// Saves a write for each new claim of ours. Claims are served without it too, so it never stands in the way.
 fn claim_webhook() -> Value {
-    let kinds = PoolKind::ALL.map(|pool| format!("'{}'", pool.kind())).join(", ");
     json!({
-        "name": format!("default.ipaddressclaim.in-cluster.{IPAM_GROUP}"),
-        "clientConfig": client_config("/mutate-ipam-cluster-x-k8s-io-ipaddressclaim"),
+        "name": CLAIM_NAME,
+        "clientConfig": client_config(CLAIM_PATH),
         "rules": [{
             "apiGroups": [IPAM_GROUP],
-            "apiVersions": ["v1alpha1", "v1beta1", "v1beta2"],
+            "apiVersions": CLAIM_VERSIONS,
             "operations": ["CREATE"],
             "resources": ["ipaddressclaims"],
         }],
-        "matchConditions": [
-            {
-                "name": "pool-of-our-group",
-                "expression": format!("has(object.spec.poolRef.apiGroup) && object.spec.poolRef.apiGroup == '{IPAM_GROUP}'"),
-            },
-            {"name": "pool-of-our-kinds", "expression": format!("object.spec.poolRef.kind in [{kinds}]")},
-        ],
+        "matchConditions": [{"name": CLAIM_CONDITION_NAME, "expression": claim_condition()}],
         "failurePolicy": "Ignore",
         "matchPolicy": "Equivalent",
         "sideEffects": "None",
-        "timeoutSeconds": 2,
-        "admissionReviewVersions": ["v1", "v1beta1"],
+        "timeoutSeconds": CLAIM_TIMEOUT_SECONDS,
+        "admissionReviewVersions": ADMISSION_REVIEW_VERSIONS,
     })
 }
 
 fn client_config(path: &str) -> Value {
-    json!({"service": {"name": WEBHOOK_SERVICE, "namespace": NAMESPACE, "path": path}})
+    json!({"service": {"name": SERVICE_NAME, "namespace": NAMESPACE, "path": path}})
 }
 
 fn inject_ca() -> Value {
