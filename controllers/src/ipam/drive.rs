@@ -56,7 +56,7 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
     let recheck = plan.recheck;
     for step in plan.steps {
         if let Err(error) = drive.step(step).await {
-            return drive.after(error, place);
+            return drive.after(&error, place);
         }
     }
     ctx.world().succeeded(slot);
@@ -198,7 +198,9 @@ impl Drive<'_> {
                 self.ctx.metrics.error(error.category());
                 self.ctx.world().refused(self.slot, error.to_string(), Instant::now() + REFUSED);
                 let place = self.ctx.world().place(self.slot);
-                place.into_iter().for_each(|place| self.ctx.claims.push(self.slot, place));
+                if let Some(place) = place {
+                    self.ctx.claims.push(self.slot, place);
+                }
                 Ok(())
             }
             Err(error @ (WriteError::NamespaceTerminating { .. } | WriteError::NotFound { .. })) => {
@@ -224,7 +226,9 @@ impl Drive<'_> {
         // Should the watch be late, the next try must not come at once.
         let place = world.place(self.slot);
         drop(world);
-        place.into_iter().for_each(|place| self.ctx.claims.push_after(self.slot, place, FENCED));
+        if let Some(place) = place {
+            self.ctx.claims.push_after(self.slot, place, FENCED);
+        }
         Ok(())
     }
 
@@ -237,7 +241,9 @@ impl Drive<'_> {
         }
         if let Some((took, waited)) = way {
             self.ctx.metrics.bind_duration(self.kind, took);
-            waited.into_iter().for_each(|waited| self.ctx.metrics.wait_duration(self.kind, waited));
+            if let Some(waited) = waited {
+                self.ctx.metrics.wait_duration(self.kind, waited);
+            }
         }
         let result = if made { Allocation::Bound } else { Allocation::Adopted };
         self.ctx.metrics.allocation(self.kind, result);
@@ -299,7 +305,9 @@ impl Drive<'_> {
         match self.send(request).await {
             Ok(_) => {
                 let took = self.ctx.world().time_since(self.slot);
-                took.into_iter().for_each(|took| self.ctx.metrics.release_duration(self.kind, took));
+                if let Some(took) = took {
+                    self.ctx.metrics.release_duration(self.kind, took);
+                }
                 Ok(())
             }
             Err(WriteError::NotFound { .. }) => Ok(()),
@@ -323,7 +331,9 @@ impl Drive<'_> {
             self.ctx.world().not_made(self.slot);
         }
         let place = self.ctx.world().place(self.slot);
-        place.into_iter().for_each(|place| self.ctx.claims.push_after(self.slot, place, FENCED));
+        if let Some(place) = place {
+            self.ctx.claims.push_after(self.slot, place, FENCED);
+        }
         Ok(())
     }
 
@@ -337,7 +347,9 @@ impl Drive<'_> {
         }
         self.ctx.world().not_made(self.slot);
         let place = self.ctx.world().place(self.slot);
-        place.into_iter().for_each(|place| self.ctx.claims.push(self.slot, place));
+        if let Some(place) = place {
+            self.ctx.claims.push(self.slot, place);
+        }
         Ok(())
     }
 
@@ -361,17 +373,19 @@ impl Drive<'_> {
             EventReason::OrphanedAddress => world.address_uid(self.slot).map(|uid| About::Address(self.slot, uid)),
             _ => world.claim_uid(self.slot).map(|uid| About::Claim(self.slot, uid)),
         };
-        about.into_iter().for_each(|about| self.ctx.notify(&world, &about, reason, note.clone()));
+        if let Some(about) = about {
+            self.ctx.notify(&world, &about, reason, note);
+        }
     }
 
     /// Maps an error to the next look.
-    fn after(&self, error: WriteError, place: Place) -> Next {
+    fn after(&self, error: &WriteError, place: Place) -> Next {
         let class = error.class();
-        match &error {
+        match error {
             WriteError::Withheld { .. } => return Next::Done,
             WriteError::Fenced { .. } => return Next::After(place, FENCED),
             WriteError::Conflict { .. } | WriteError::AlreadyExists { .. } => {
-                debug!(claim = self.title(), %error, "planned again")
+                debug!(claim = self.title(), %error, "planned again");
             }
             _ => warn!(claim = self.title(), %error, "write failed"),
         }

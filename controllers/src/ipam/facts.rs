@@ -43,6 +43,7 @@ pub struct Facts {
 
 /// A claim on one of our pools.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ClaimFacts {
     /// The claim's UID.
     pub uid: Uid,
@@ -161,6 +162,7 @@ pub enum Relation {
 
 /// Other address objects hold the same value.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Contest {
     /// One of the others, as namespace/name.
     pub holder: String,

@@ -83,7 +83,7 @@ impl Objects<'_> {
         for (key, value) in &repair.labels {
             meta["labels"][key] = json!(value);
         }
-        self.patch_address(merge_patch(&self.address(), Some(self.namespace), self.name, Part::Main, &json!({"metadata": meta})))
+        Self::patch_address(merge_patch(&self.address(), Some(self.namespace), self.name, Part::Main, &json!({"metadata": meta})))
     }
 
     /// Deletes the address with this UID.
@@ -97,26 +97,26 @@ impl Objects<'_> {
     /// Takes our finalizer from the address with this UID; `None` if it is not among its finalizers.
     pub fn unprotect_address(&self, uid: &Uid, finalizers: &[String]) -> Option<Request> {
         let patch = without_finalizer(uid, finalizers, PROTECT_ADDRESS)?;
-        Some(self.patch_address(json_patch(&self.address(), Some(self.namespace), self.name, Part::Main, patch)))
+        Some(Self::patch_address(json_patch(&self.address(), Some(self.namespace), self.name, Part::Main, patch)))
     }
 
-    fn patch_address(&self, request: Result<WriteRequest, Error>) -> Request {
+    fn patch_address(request: Result<WriteRequest, Error>) -> Request {
         (Target { verb: "patch", resource: "ipaddresses" }, request)
     }
 
     /// Sets the claim's finalizers.
     pub fn protect_claim(&self, write: &ClaimWrite) -> Request {
         let patch = json!({"metadata": {"resourceVersion": write.revision.to_string(), "finalizers": write.finalizers}});
-        self.patch_claim(merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, &patch))
+        Self::patch_claim(merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, &patch))
     }
 
     /// Takes our finalizer from the claim with this UID; `None` if it is not among its finalizers.
     pub fn release_claim(&self, uid: &Uid, finalizers: &[String]) -> Option<Request> {
         let patch = without_finalizer(uid, finalizers, RELEASE_ADDRESS)?;
-        Some(self.patch_claim(json_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, patch)))
+        Some(Self::patch_claim(json_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, patch)))
     }
 
-    fn patch_claim(&self, request: Result<WriteRequest, Error>) -> Request {
+    fn patch_claim(request: Result<WriteRequest, Error>) -> Request {
         (Target { verb: "patch", resource: "ipaddressclaims" }, request)
     }
 

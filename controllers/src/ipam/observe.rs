@@ -40,7 +40,7 @@ pub fn observe(world: &World, slot: Slot, policy: Policy, wall: Timestamp, now: 
         capi: world.capi,
         claim: entry.claim.as_deref().map(|claim| reader.claim(claim)),
         cluster: reader.cluster(),
-        pool: reader.pool()?,
+        pool: reader.pool(),
         address: entry.address.as_deref().map(|address| reader.address(address)),
         reservation,
         refused: None,
@@ -102,15 +102,15 @@ impl Reader<'_> {
         }
     }
 
-    fn pool(&self) -> Option<PoolFacts> {
+    fn pool(&self) -> PoolFacts {
         let Some(pool) = self.pool else {
             // Nothing here refers to a pool of ours: an address of another provider, and no claim.
-            return Some(PoolFacts::Absent(api::PoolKind::InClusterIPPool, String::new()));
+            return PoolFacts::Absent(api::PoolKind::InClusterIPPool, String::new());
         };
         let Some(record) = &pool.record else {
-            return Some(PoolFacts::Absent(pool.key.kind, pool.key.name.to_string()));
+            return PoolFacts::Absent(pool.key.kind, pool.key.name.to_string());
         };
-        Some(PoolFacts::Known(Box::new(PoolView {
+        PoolFacts::Known(Box::new(PoolView {
             kind: pool.key.kind,
             name: pool.key.name.to_string(),
             uid: record.uid.clone(),
@@ -122,7 +122,7 @@ impl Reader<'_> {
             gateway: record.gateway.clone(),
             total: pool.ledger.counts().total.to_string(),
             used: pool.ledger.counts().used as u64,
-        })))
+        }))
     }
 
     fn address(&self, address: &Address) -> AddressFacts {

@@ -119,7 +119,7 @@ mod tests {
     fn a_foreign_controller_keeps_its_role() {
         let beside = OwnerReference { controller: Some(false), ..claim() };
         let controller = foreign(Some(true));
-        assert_eq!(completed(&[controller.clone()], claim(), None), Some(vec![controller.clone(), beside.clone()]));
+        assert_eq!(completed(std::slice::from_ref(&controller), claim(), None), Some(vec![controller.clone(), beside.clone()]));
         assert_eq!(completed(&[controller, beside], claim(), None), None);
     }
 

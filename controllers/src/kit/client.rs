@@ -157,7 +157,7 @@ mod tests {
 
     /// A server as the API server is: HTTP/2, at most 100 streams on a connection. `/watch` answers
     /// one line and stays open; `/write` tells protocol and user agent.
-    async fn server() -> (Config, Handle<SocketAddr>) {
+    fn server() -> (Config, Handle<SocketAddr>) {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
         let mut tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -196,7 +196,7 @@ mod tests {
     async fn watches_and_more_writes_than_streams_share_one_connection() {
         // Another test of this process may have installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (config, handle) = server().await;
+        let (config, handle) = server();
         let client = client(config, HeaderValue::from_static("ipam-in-cluster/1.2.3"), 0.0, 0).unwrap();
         let mut watches = Vec::new();
         for _ in 0..8 {
@@ -213,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn requests_beyond_the_burst_wait_for_their_turn() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (config, _handle) = server().await;
+        let (config, _handle) = server();
         let client = client(config, HeaderValue::from_static("x"), 0.001, 2).unwrap();
         client.send(request("/write")).await.unwrap();
         client.send(request("/write")).await.unwrap();

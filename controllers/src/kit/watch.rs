@@ -182,7 +182,8 @@ where
 }
 
 fn pass_on<K: Resource>(resource: &'static str, metrics: &Metrics, event: Event<Tolerant<K>>, sink: &mut impl FnMut(Seen<K>)) {
-    let (seen, item): (fn(K) -> Seen<K>, Tolerant<K>) = match event {
+    type Kind<K> = fn(K) -> Seen<K>;
+    let (seen, item): (Kind<K>, _) = match event {
         Event::Init => return sink(Seen::ListBegan),
         Event::InitDone => return sink(Seen::ListEnded),
         Event::InitApply(item) => (Seen::Listed, item),

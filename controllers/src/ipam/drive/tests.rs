@@ -23,6 +23,7 @@ use crate::kit::writes::scripted::{ApiServer, respond, status};
 use api::PoolKind;
 use api::names::{PROTECT_ADDRESS, RELEASE_ADDRESS};
 use poolutil::ReservationState;
+use std::pin::Pin;
 use std::sync::Arc;
 
 const ADDRESSES: &str = "/apis/ipam.cluster.x-k8s.io/v1beta2/namespaces/team-a/ipaddresses";
@@ -77,7 +78,9 @@ impl Bed {
         };
         let ctx = Ipam::new(&shell, Settings { scope: Scope::default(), policy: POLICY }).0;
         let bed = Self { ctx, server, _events: writer_of_events };
-        Watched::ALL.into_iter().for_each(|kind| bed.world(|world| world.not_served(kind)));
+        for kind in Watched::ALL {
+            bed.world(|world| world.not_served(kind));
+        }
         bed.world(|world| world.pools(PoolKind::InClusterIPPool, Seen::Changed(pool("10.0.0.10", ""))));
         bed
     }
@@ -110,7 +113,7 @@ impl Bed {
     /// A pass over the claim, with these answers to its requests, each by its method.
     async fn pass<const N: usize>(&mut self, answers: [(&str, Answer); N]) -> (Vec<Asked>, Next) {
         match claim_pass(&self.ctx, self.slot()) {
-            Ok(work) => self.exchange(work, answers).await,
+            Ok(work) => self.exchange(Box::pin(work), answers).await,
             Err(next) => (Vec::new(), next),
         }
     }
@@ -120,17 +123,16 @@ impl Bed {
         let plan = Plan { row: Row::Nothing, place: Standing::Keep, steps, waiting: None, recheck: None };
         let (ctx, slot, facts) = (self.ctx.clone(), self.slot(), self.facts());
         let holds = self.world(|world| world.holds(slot));
-        let work = async move { drive(&ctx, slot, &facts, plan, holds).await };
+        let work = Box::pin(async move { drive(&ctx, slot, &facts, plan, holds).await });
         self.exchange(work, answers).await
     }
 
     async fn exchange<const N: usize>(
         &mut self,
-        work: impl Future<Output = Next>,
+        mut work: Pin<Box<dyn Future<Output = Next>>>,
         answers: [(&str, Answer); N],
     ) -> (Vec<Asked>, Next) {
         let (mut answers, mut asked, mut unanswered) = (Vec::from(answers), Vec::new(), Vec::new());
-        tokio::pin!(work);
         let next = loop {
             tokio::select! {
                 next = &mut work => break next,
@@ -410,16 +412,16 @@ async fn a_claim_that_is_gone_meanwhile_leaves_the_address_to_be_undone() {
 #[tokio::test]
 async fn a_pause_between_plan_and_write_withholds_the_write() {
     let paused = "annotations: {cluster.x-k8s.io/paused: ''}";
-    let pauses: [fn(&Bed, &str); 2] = [
-        |bed, more| bed.claim(claim("web", &format!("finalizers: [{RELEASE_ADDRESS}], {more}"))),
-        |bed, more| bed.world(|world| world.pools(PoolKind::InClusterIPPool, Seen::Changed(pool("10.0.0.10", more)))),
+    let ways: [fn(&Bed, &str); 2] = [
+        |at, more| at.claim(claim("web", &format!("finalizers: [{RELEASE_ADDRESS}], {more}"))),
+        |at, more| at.world(|world| world.pools(PoolKind::InClusterIPPool, Seen::Changed(pool("10.0.0.10", more)))),
     ];
-    for pause in pauses {
+    for pause in ways {
         let mut bed = Bed::new();
         bed.claim(protected());
         let work = claim_pass(&bed.ctx, bed.slot()).unwrap_or_else(|next| unreachable!("{next:?}"));
         pause(&bed, paused);
-        let (asked, next) = bed.exchange(work, []).await;
+        let (asked, next) = bed.exchange(Box::pin(work), []).await;
         assert_eq!((asked, next), (Vec::new(), Next::Done));
         assert_eq!(bed.reserved(), Some(ReservationState::Unsent));
         // The pass that the pause asks for gives the value back.

@@ -116,13 +116,13 @@ impl Drive<'_> {
     async fn unprotect(&self, finalizers: &[String], before: &Revision) -> Result<Option<Revision>, WriteError> {
         let Some(place) = finalizers.iter().position(|finalizer| finalizer == PROTECT_POOL) else { return Ok(None) };
         let path = format!("/metadata/finalizers/{place}");
-        let patch = serde_json::from_value(json!([
+        let change = serde_json::from_value(json!([
             {"op": "test", "path": "/metadata/uid", "value": self.facts.uid.to_string()},
             {"op": "test", "path": path, "value": PROTECT_POOL},
             {"op": "remove", "path": path},
         ]))
         .unwrap_or_default();
-        let request = json_patch(&self.resource, self.facts.namespace.as_deref(), &self.facts.name, Part::Main, patch)?;
+        let request = json_patch(&self.resource, self.facts.namespace.as_deref(), &self.facts.name, Part::Main, change)?;
         match self.ctx.writer.send(Priority::Release, self.target("patch", Part::Main), request, || true).await {
             Ok(answer) => {
                 info!(pool = self.facts.name, "pool released");

@@ -111,7 +111,9 @@ impl World {
             // A value that was held twice may now be published by the holder that is left.
             let others: Vec<Slot> =
                 address.span.iter().flat_map(|span| entry.ledger.holders(span)).map(|(other, _)| other).collect();
-            others.into_iter().for_each(|other| self.wake(other));
+            for other in others {
+                self.wake(other);
+            }
         }
         self.after_change(pool);
     }

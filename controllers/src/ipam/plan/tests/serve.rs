@@ -11,8 +11,8 @@ fn silent(row: Row, place: Place, waiting: Waiting) -> Plan {
     Plan { waiting: Some(waiting), ..Plan::new(row, place, Vec::new()).within(seconds(1)) }
 }
 
-fn contest(published: bool, fresh: bool, elder: bool) -> Option<Contest> {
-    Some(Contest { holder: "team-b/db-0".to_owned(), published, behind: true, fresh, elder })
+fn contest(published: bool, fresh: bool, elder: bool) -> Contest {
+    Contest { holder: "team-b/db-0".to_owned(), published, behind: true, fresh, elder }
 }
 
 // Row 8
@@ -72,7 +72,8 @@ fn an_earlier_claims_address_has_the_pools_grace() {
 fn an_incomplete_address_is_completed_before_anything_else_and_beside_the_finalizer() {
     let repair = Repair { owners: None, finalizers: Some(texts(&[PROTECT_ADDRESS])), labels: Vec::new() };
     let step = Step::Repair { revision: Revision::new("8"), repair: repair.clone() };
-    let given = Given::live().address(|address| (address.repair, address.contest) = (Some(repair), contest(true, true, true)));
+    let given =
+        Given::live().address(|address| (address.repair, address.contest) = (Some(repair), Some(contest(true, true, true))));
     assert_eq!(given.plan(), Plan::new(Row::Repair, Place::Drop, vec![step.clone()]));
     assert_eq!(given.clone().unprotected().plan().steps, [protect(), step]);
     assert_eq!(given.bound().row(), Row::Repair);
@@ -144,7 +145,7 @@ fn a_fresh_address_that_did_not_provably_come_first_is_deleted() {
     let conflict = event(EventReason::AddressConflict, "10.0.0.10/24 is already held by team-b/db-0");
     let lost = Plan::new(Row::Lost, Place::Drop, vec![conflict, delete_step(Deletion::Lost)]);
     for rival in [contest(false, false, false), contest(true, false, false), contest(false, true, true)] {
-        let given = Given::live().address(|address| (address.fresh, address.contest) = (true, rival));
+        let given = Given::live().address(|address| (address.fresh, address.contest) = (true, Some(rival)));
         assert_eq!(given.plan(), lost);
     }
 }
@@ -152,7 +153,7 @@ fn a_fresh_address_that_did_not_provably_come_first_is_deleted() {
 #[test]
 fn a_fresh_address_whose_order_nobody_here_can_prove_is_left_to_a_manager_that_may_publish_it() {
     let given = || {
-        let unproven = Contest { behind: false, ..contest(false, true, true).unwrap() };
+        let unproven = Contest { behind: false, ..contest(false, true, true) };
         Given::live().address(|address| (address.fresh, address.contest) = (true, Some(unproven)))
     };
     let expected =
@@ -167,14 +168,14 @@ fn a_fresh_address_that_is_deleting_already_is_not_published_even_if_its_rival_i
     let given = Given::live().own_address().address(|address| address.deleting = Some(NOW));
     let lost = Plan::new(Row::Lost, Place::Drop, vec![delete_step(Deletion::Lost)]);
     assert_eq!(given.plan(), lost);
-    assert_eq!(given.address(|address| address.contest = contest(false, true, false)).plan(), lost);
+    assert_eq!(given.address(|address| address.contest = Some(contest(false, true, false))).plan(), lost);
 }
 
 #[test]
 fn an_unpublished_address_that_we_did_not_make_is_kept_but_not_published_beside_a_rival() {
     let text = "10.0.0.10/24 is already held by team-b/db-0";
     for rival in [contest(true, false, false), contest(false, true, false), contest(false, false, true)] {
-        let given = Given::live().address(|address| address.contest = rival);
+        let given = Given::live().address(|address| address.contest = Some(rival));
         let mut expected = silent(Row::Contested, Place::Drop, Waiting::Refused);
         expected.steps = vec![event(EventReason::AddressConflict, text)];
         assert_eq!(given.plan(), expected);
@@ -187,18 +188,18 @@ fn an_unpublished_address_that_we_did_not_make_is_kept_but_not_published_beside_
 
 #[test]
 fn of_two_unpublished_addresses_that_we_did_not_make_the_elder_is_published() {
-    assert_eq!(Given::live().address(|address| address.contest = contest(false, false, false)).row(), Row::Publish);
+    assert_eq!(Given::live().address(|address| address.contest = Some(contest(false, false, false))).row(), Row::Publish);
 }
 
 #[test]
 fn a_published_address_stays_whoever_else_holds_its_value() {
-    let given = Given::live().bound().address(|address| address.contest = contest(true, true, true));
+    let given = Given::live().bound().address(|address| address.contest = Some(contest(true, true, true)));
     assert_eq!(given.plan(), Plan::new(Row::Settled, Place::Drop, Vec::new()));
 }
 
 #[test]
 fn an_address_made_anew_for_a_bound_claim_must_prove_itself() {
-    let given = Given::live().bound().own_address().address(|address| address.contest = contest(false, true, true));
+    let given = Given::live().bound().own_address().address(|address| address.contest = Some(contest(false, true, true)));
     assert_eq!(given.row(), Row::Lost);
 }
 

@@ -27,7 +27,7 @@ fn claim() -> impl Strategy<Value = ClaimFacts> {
     let finalizers = texts_of(&["infra/x", RELEASE_ADDRESS, "foregroundDeletion", "orphan"]);
     (flags, time(), finalizers, said()).prop_map(|((moving, paused, release_now, bound), deleting, finalizers, conditions)| {
         let claim = Given::live().0.claim.unwrap();
-        ClaimFacts { moving, paused, release_now, bound, deleting, finalizers, conditions, ..claim }
+        ClaimFacts { deleting, moving, paused, finalizers, release_now, bound, conditions, ..claim }
     })
 }
 
@@ -208,6 +208,6 @@ fn hold(facts: &Facts, plan: &Plan) {
     let settled = !matches!(plan.row, Row::OwnWrite | Row::Moving | Row::Allocate | Row::Lost | Row::ReleaseAwaitsAnswer)
         && !steps.contains(&Step::RestartWatch);
     if passes && settled {
-        assert!(steps.iter().any(protects), "{:?}", plan);
+        assert!(steps.iter().any(protects), "{plan:?}");
     }
 }

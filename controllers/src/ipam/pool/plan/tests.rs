@@ -209,7 +209,7 @@ fn a_pool_stays_while_an_address_may_be_on_its_way_or_hidden() {
     let mut facts = shown(Duration::ZERO);
     (facts.deleting, facts.counts) = (true, counts(10, 0, 10, 0));
     for (in_flight, visible) in [(true, true), (false, false)] {
-        let facts = Facts { in_flight, visible, ..facts.clone() };
+        let facts = Facts { visible, in_flight, ..facts.clone() };
         assert!(!plan(&facts, now()).steps.iter().any(|step| matches!(step, Step::Unprotect(_))));
     }
 }

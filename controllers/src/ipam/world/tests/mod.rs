@@ -108,7 +108,9 @@ impl Given {
 
     fn claims_listed<const N: usize>(&mut self, claims: [IpAddressClaim; N]) {
         self.world.claims(Seen::ListBegan, CapiVersion::V1beta2);
-        claims.into_iter().for_each(|claim| self.world.claims(Seen::Listed(claim), CapiVersion::V1beta2));
+        for claim in claims {
+            self.world.claims(Seen::Listed(claim), CapiVersion::V1beta2);
+        }
         self.world.claims(Seen::ListEnded, CapiVersion::V1beta2);
     }
 
@@ -122,7 +124,9 @@ impl Given {
 
     fn addresses_listed<const N: usize>(&mut self, addresses: [IpAddress; N]) {
         self.world.addresses(Seen::ListBegan);
-        addresses.into_iter().for_each(|address| self.world.addresses(Seen::Listed(address)));
+        for address in addresses {
+            self.world.addresses(Seen::Listed(address));
+        }
         self.world.addresses(Seen::ListEnded);
     }
 
@@ -136,7 +140,9 @@ impl Given {
 
     fn pools_listed<const N: usize>(&mut self, kind: PoolKind, pools: [IpPool; N]) {
         self.world.pools::<IpPool>(kind, Seen::ListBegan);
-        pools.into_iter().for_each(|pool| self.world.pools(kind, Seen::Listed(pool)));
+        for pool in pools {
+            self.world.pools(kind, Seen::Listed(pool));
+        }
         self.world.pools::<IpPool>(kind, Seen::ListEnded);
     }
 
@@ -146,7 +152,9 @@ impl Given {
 
     fn clusters_listed<const N: usize>(&mut self, clusters: [Cluster; N]) {
         self.world.clusters(Seen::ListBegan);
-        clusters.into_iter().for_each(|cluster| self.world.clusters(Seen::Listed(cluster)));
+        for cluster in clusters {
+            self.world.clusters(Seen::Listed(cluster));
+        }
         self.world.clusters(Seen::ListEnded);
     }
 

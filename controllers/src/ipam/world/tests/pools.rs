@@ -167,7 +167,9 @@ fn remembered_values_are_given_to_others_last_and_back_to_their_claims() {
 fn a_value_is_remembered_before_it_is_released_if_the_pool_can_give_it_again() {
     let memory = |pool: Option<IpPool>, value: &str, scope: Scope| {
         let mut given = Given::scoped(scope);
-        pool.into_iter().for_each(|pool| given.pool(pool));
+        if let Some(pool) = pool {
+            given.pool(pool);
+        }
         given.claim(bound("a", "labels: {cluster.x-k8s.io/watch-filter: x}"));
         given.address(address("a", value, ""));
         given.facts("a").motion.memory
