@@ -174,7 +174,7 @@ impl Ipam {
                 () = lead(&ctx, &shell) => {}
             }
         };
-        work.await;
+        Box::pin(work).await;
     }
 }
 

@@ -42,6 +42,7 @@ pub struct Entry {
 /// A claim on one of our pools.
 #[derive(Debug)]
 pub struct Claim {
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
     pub uid: Uid,
     pub revision: Revision,
     pub generation: i32,

@@ -20,6 +20,7 @@ const BELIEVED: Duration = Duration::from_secs(10);
 
 /// Everything known about one pool that exists.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
     /// Its kind.
     pub kind: PoolKind,
