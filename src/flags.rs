@@ -36,11 +36,24 @@ pub struct Run {
     pub log_format: LogFormat,
     /// What is to be logged once there is a log.
     pub warnings: Vec<String>,
-    /// Whether `--webhook-port` asks for webhooks.
-    pub wants_webhooks: bool,
+    /// Where and how webhooks are served; `None` means not at all.
+    pub webhooks: Option<WebhookSettings>,
     flags: RunFlags,
     tls: TlsSettings,
     lease: Option<LeaderElection>,
+}
+
+/// Where and how webhooks are served.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    /// The address to listen on.
+    pub address: ListenAddress,
+    /// File of the certificate.
+    pub certificate: PathBuf,
+    /// File of its key.
+    pub key: PathBuf,
+    /// What callers may negotiate.
+    pub tls: TlsSettings,
 }
 
 impl Run {
@@ -145,18 +158,18 @@ struct RunFlags {
     /// Serve only objects whose label cluster.x-k8s.io/watch-filter has this value.
     #[arg(long, default_value = "", hide_default_value = true)]
     watch_filter: String,
-    /// Port of the admission webhooks; 0 turns them off.
-    #[arg(long, default_value_t = 9443)]
-    webhook_port: u16,
-    /// Folder of the webhooks' certificate.
-    #[arg(long = "webhook-cert-dir", default_value = "", hide_default_value = true)]
-    _webhook_cert_dir: String,
-    /// Name of the certificate file.
-    #[arg(long = "webhook-cert-name", default_value = "", hide_default_value = true)]
-    _webhook_cert_name: String,
-    /// Name of the key file.
-    #[arg(long = "webhook-key-name", default_value = "", hide_default_value = true)]
-    _webhook_key_name: String,
+    /// Port of the webhooks, or host:port to listen on one address only; 0 turns them off.
+    #[arg(long, value_parser = port, default_value = "9443")]
+    webhook_port: Bind,
+    /// Folder of the webhooks' certificate [default: k8s-webhook-server/serving-certs in the folder for temporary files].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    webhook_cert_dir: String,
+    /// Name of the certificate file [default: tls.crt].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    webhook_cert_name: String,
+    /// Name of the key file [default: tls.key].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    webhook_key_name: String,
     /// Lowest TLS version offered, by Go's name: `VersionTLS12` or `VersionTLS13`.
     #[arg(long, default_value = "VersionTLS12")]
     tls_min_version: String,
@@ -229,6 +242,15 @@ fn bind(text: &str) -> Result<Bind, String> {
     text.parse().map(|address| Bind(Some(address))).map_err(|error: controllers::kit::listen::NotAnAddress| error.to_string())
 }
 
+/// A port on every interface, or one address; 0 is none.
+fn port(text: &str) -> Result<Bind, String> {
+    match text.parse::<u16>() {
+        Ok(0) => Ok(Bind(None)),
+        Ok(port) => bind(&format!(":{port}")),
+        Err(_) => bind(text),
+    }
+}
+
 fn go_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -255,10 +277,25 @@ fn check(flags: RunFlags, mut warnings: Vec<String>) -> Result<Run, String> {
         verbosity: flags.verbosity,
         log_format: flags.log_format,
         warnings,
-        wants_webhooks: flags.webhook_port != 0,
+        webhooks: webhooks(&flags, &tls),
         tls,
         lease,
         flags,
+    })
+}
+
+fn webhooks(flags: &RunFlags, tls: &TlsSettings) -> Option<WebhookSettings> {
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let dir = if flags.webhook_cert_dir.is_empty() {
+        std::env::temp_dir().join("k8s-webhook-server/serving-certs")
+    } else {
+        PathBuf::from(&flags.webhook_cert_dir)
+    };
+    Some(WebhookSettings {
+        address: flags.webhook_port.0.clone()?,
+        certificate: dir.join(or(&flags.webhook_cert_name, "tls.crt")),
+        key: dir.join(or(&flags.webhook_key_name, "tls.key")),
+        tls: tls.clone(),
     })
 }
 
@@ -353,7 +390,7 @@ mod tests {
     #[test]
     fn no_arguments_mean_run_with_the_defaults() {
         let run = run(&[]);
-        assert_eq!((run.verbosity, run.log_format, run.wants_webhooks), (2, LogFormat::Text, true));
+        assert_eq!((run.verbosity, run.log_format, run.webhooks.is_some()), (2, LogFormat::Text, true));
         assert_eq!(run.warnings, Vec::<String>::new());
         let config = run.config(LogLevel::new(|_| Ok(())), Shutdown::new());
         assert_eq!(config.version, "2.0.0");
@@ -427,7 +464,7 @@ mod tests {
             assert_eq!(config.health, None);
             assert!(config.diagnostics.is_none());
         }
-        assert!(!run(&["--webhook-port=0"]).wants_webhooks);
+        assert!(run(&["--webhook-port=0"]).webhooks.is_none());
         assert!(refusal(&["--diagnostics-address=8443"]).contains("write host:port"));
     }
 

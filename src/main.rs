@@ -1,5 +1,6 @@
 //! The manager binary: `manager run` and `manager manifests`.
 
+mod admission;
 mod flags;
 mod logs;
 mod manifests;
@@ -37,18 +38,21 @@ fn manage(run: Run) -> anyhow::Result<ExitCode> {
     for warning in &run.warnings {
         tracing::warn!("{warning}");
     }
-    if run.wants_webhooks {
-        tracing::info!("this build serves no admission webhooks; --webhook-port=0 says that none are wanted");
-    }
     // Every TLS connection of the process uses this provider. It fails only if one is there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let shutdown = Shutdown::new();
+    let webhooks = run.webhooks.clone();
     let config = run.config(log_level, shutdown.clone());
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let reason = runtime.block_on(async {
         tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, shutdown));
-        anyhow::Ok(controllers::run(config).await?)
+        let scope = webhooks::Scope { namespace: config.namespace.clone(), watch_filter: config.watch_filter.clone() };
+        let manager = controllers::start(config).await?;
+        if let Some(settings) = webhooks {
+            admission::serve(&manager, settings, scope).await?;
+        }
+        anyhow::Ok(manager.run().await)
     })?;
     runtime.shutdown_background();
     Ok(match reason {

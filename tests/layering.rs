@@ -36,7 +36,7 @@ const LAYERS: &[(&str, Uses)] = &[
         ]),
     ),
     ("controllers", Uses::OfOurs(&["api", "poolutil"])),
-    ("ipam-in-cluster", Uses::OfOurs(&["api", "controllers", "webhooks"])),
+    ("ipam-in-cluster", Uses::OfOurs(&["api", "controllers", "poolutil", "webhooks"])),
     ("testbed", Uses::OfOurs(&[])),
     ("bench", Uses::OfOurs(&["api", "poolutil", "testbed"])),
 ];

@@ -5,4 +5,4 @@ pub mod ipam;
 pub mod kit;
 mod run;
 
-pub use run::{RunError, run};
+pub use run::{Manager, RunError, start};

@@ -40,8 +40,58 @@ pub enum RunError {
     NoLeaseNamespace,
 }
 
-/// Runs a manager until it is asked to stop or loses its lease.
-pub async fn run(config: Config) -> Result<ExitReason, RunError> {
+/// A manager that listens and is connected, and does no work yet.
+pub struct Manager {
+    version: &'static str,
+    shell: Shell,
+    ipam: Ipam,
+    campaign: Option<Campaign>,
+    resign: Shutdown,
+    close: Shutdown,
+}
+
+impl Manager {
+    /// The view of addresses and pools, for those who answer the API server's questions about them.
+    pub fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
+
+    /// Where numbers go.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shell.metrics
+    }
+
+    /// Where it is said what is not ready yet.
+    pub fn readiness(&self) -> &Readiness {
+        &self.shell.readiness
+    }
+
+    /// When listeners are to close: last of all.
+    pub fn closing(&self) -> &Shutdown {
+        &self.close
+    }
+
+    /// Works until the process is asked to stop or loses its lease.
+    pub async fn run(self) -> ExitReason {
+        tracing::info!(version = self.version, "started");
+        let leadership = self.shell.leadership.clone();
+        let reason = tokio::select! {
+            () = self.ipam.run(self.shell) => ExitReason::Stopped,
+            () = leadership.lost() => ExitReason::LeadershipLost,
+        };
+        self.resign.trigger();
+        if let Some(campaign) = self.campaign {
+            // A campaign that ended by panic has nothing left to give up.
+            let _ = campaign.await;
+        }
+        self.close.trigger();
+        tracing::info!(?reason, "stopped");
+        reason
+    }
+}
+
+/// Listens, connects and begins to campaign.
+pub async fn start(config: Config) -> Result<Manager, RunError> {
     let health_listener = bind(config.health.as_ref()).await?;
     let diagnostics_listener = bind(config.diagnostics.as_ref().map(|diagnostics| &diagnostics.address)).await?;
     let client = connect(ClientOptions {
@@ -67,7 +117,7 @@ pub async fn run(config: Config) -> Result<ExitReason, RunError> {
         events,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
-        leadership: leadership.clone(),
+        leadership,
         shutdown: config.shutdown.clone(),
     };
     let ipam = Ipam::new(&shell, settings(&config));
@@ -82,20 +132,7 @@ pub async fn run(config: Config) -> Result<ExitReason, RunError> {
         serve_diagnostics(&config, listener, client, metrics, ledger, &close);
     }
 
-    tracing::info!(version = config.version, "started");
-    let reason = tokio::select! {
-        () = ipam.run(shell) => ExitReason::Stopped,
-        () = leadership.lost() => ExitReason::LeadershipLost,
-    };
-
-    resign.trigger();
-    if let Some(campaign) = campaign {
-        // A campaign that ended by panic has nothing left to give up.
-        let _ = campaign.await;
-    }
-    close.trigger();
-    tracing::info!(?reason, "stopped");
-    Ok(reason)
+    Ok(Manager { version: config.version, shell, ipam, campaign, resign, close })
 }
 
 fn settings(config: &Config) -> ipam::Settings {

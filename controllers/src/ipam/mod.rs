@@ -8,6 +8,7 @@
 //!
 //! An address is published only if our own watch proves that it was created before every other object with its value.
 
+pub mod admission;
 mod annotations;
 mod compact;
 mod drive;

@@ -4,6 +4,7 @@
 //! repair gives it back byte for byte; what is common is a number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,8 @@ pub struct Entry {
 
 /// A claim on one of our pools.
 #[derive(Debug)]
-pub struct Claim {
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Claim {
     pub uid: Uid,
     pub revision: Revision,
     pub generation: i32,
@@ -187,6 +188,16 @@ impl PoolKey {
     /// The pool that a reference in `namespace` names.
     pub fn new(kind: PoolKind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: (!kind.is_global()).then(|| namespace.into()), name: name.into() }
+    }
+}
+
+/// `InClusterIPPool team-a/blue`, `GlobalInClusterIPPool blue`: how people are told of a pool.
+impl fmt::Display for PoolKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
+            None => write!(f, "{} {}", self.kind, self.name),
+        }
     }
 }
 

@@ -124,6 +124,12 @@ struct CategoryLabel {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct WebhookLabels {
+    path: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct RequestLabels {
     verb: &'static str,
     resource: &'static str,
@@ -182,6 +188,8 @@ struct Inner {
     cache_bytes: Family<ResourceLabel, Gauge>,
     events_dropped: Counter,
     leader: Gauge,
+    webhook_requests: Family<WebhookLabels, Counter>,
+    webhook_duration: Family<WebhookLabels, Histogram>,
 }
 
 impl Metrics {
@@ -210,6 +218,8 @@ impl Metrics {
             cache_bytes: Family::default(),
             events_dropped: Counter::default(),
             leader: Gauge::default(),
+            webhook_requests: Family::default(),
+            webhook_duration: Family::new_with_constructor(quick),
         };
         let build: Family<VersionLabel, Gauge> = Family::default();
         build.get_or_create(&VersionLabel { version }).set(1);
@@ -241,6 +251,8 @@ impl Metrics {
         r.register("ipam_cache_bytes", "Memory they take, estimated", inner.cache_bytes.clone());
         r.register("ipam_events_dropped", "Events that were not written", inner.events_dropped.clone());
         r.register("ipam_leader", "1 while this process leads", inner.leader.clone());
+        r.register("ipam_webhook_requests", "Reviews answered, by decision", inner.webhook_requests.clone());
+        r.register("ipam_webhook_request_duration_seconds", "Time to the answer of a review", inner.webhook_duration.clone());
         r.register("ipam_build_info", "The version of this build", build);
         r.register_collector(Box::new(inner.pools.clone()));
         r.register_collector(Box::new(Process));
@@ -294,6 +306,13 @@ impl Metrics {
     /// Counts an address of ours that lost to another holder.
     pub fn address_conflict(&self, kind: &'static str) {
         self.inner.conflicts.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// Counts a review that was answered at `path`; `code` is that of the decision.
+    pub fn webhook(&self, path: &str, code: u16, took: Duration) {
+        let labels = WebhookLabels { path: path.to_owned(), code };
+        self.inner.webhook_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        self.inner.webhook_requests.get_or_create(&labels).inc();
     }
 
     /// Counts an error.

@@ -84,8 +84,7 @@ pub fn observe(world: &World, id: PoolId, wall: Timestamp, now: Instant) -> Opti
     let duplicates = if pool.ledger.duplicate_count() == 0 { Vec::new() } else { pool.ledger.duplicates(NAMED.0) };
     let partner = |(id, range): &(PoolId, poolutil::AddrRange)| {
         let key = &world.pool(*id)?.key;
-        let namespace = key.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        Some(format!("{} {namespace}{} at {}-{}", key.kind, key.name, range.first_ip(), range.last_ip()))
+        Some(format!("{key} at {}-{}", range.first_ip(), range.last_ip()))
     };
     let memory = record.sticky.filter(|_| !pool.to_remember.is_empty() && record.space.is_ok()).and_then(|keep| {
         let more = pool.to_remember.iter().map(|(claim, span)| (claim.clone(), *span));

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use poolutil::{IpPoolSpec, Ledger, Pool, PrefixPoolSpec, Span, SpecError};
 
 use super::{Sync, Watched, World};
+use crate::ipam::admission::meet;
 use crate::ipam::annotations::{LastAddresses, PreAllocations, sticky};
 use crate::ipam::compact::{Revision, Uid};
 use crate::ipam::records::{PoolEntry, PoolId, PoolKey, PoolRecord, annotation, label};
@@ -134,6 +135,11 @@ impl World {
         let id = PoolId::try_from(self.pools.insert(entry)).unwrap_or(PoolId::MAX);
         self.pool_index.insert(key, id);
         id
+    }
+
+    /// The number of a pool that is known.
+    pub fn find_pool(&self, key: &PoolKey) -> Option<PoolId> {
+        self.pool_index.get(key).copied()
     }
 
     fn take_pool<P: PoolObject>(&mut self, kind: PoolKind, object: &P) -> PoolId {
@@ -335,11 +341,10 @@ impl World {
         }
     }
 
-    /// Whether the same address in both pools would be the same address: one network domain, and namespaces that meet in it.
+    /// Whether the same address in both pools would be the same address.
     fn are_related(&self, one: PoolId, other: PoolId) -> bool {
         let known = |id| self.pool(id).and_then(|pool| Some((&pool.key.namespace, &pool.record.as_ref()?.domain)));
         let (Some((namespace, domain)), Some((other_namespace, other_domain))) = (known(one), known(other)) else { return false };
-        domain == other_domain
-            && (namespace.is_none() || other_namespace.is_none() || namespace == other_namespace || !domain.is_empty())
+        meet((namespace, domain), (other_namespace, other_domain))
     }
 }
