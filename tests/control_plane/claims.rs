@@ -184,9 +184,12 @@ async fn claims_made_at_once_are_served_in_the_order_of_creation(fixture: &Fixtu
     for number in 0..20 {
         scene.claim(&format!("web-{number:02}"), &pool).await?;
     }
-    scene.tells("web-19", "PoolNotReady", &["does not exist"]).await?;
-    // The next claims may be seen before the pool, or after it.
+    for number in 0..20 {
+        scene.tells(&format!("web-{number:02}"), "PoolNotReady", &["does not exist"]).await?;
+    }
+    scene.no_address("web-00", QUIET).await?;
     scene.pool("late", "{addresses: [10.0.0.1-10.0.0.254], prefix: 24}").await?;
+    scene.address("web-19").await?;
     for number in 20..40 {
         scene.claim(&format!("web-{number:02}"), &pool).await?;
     }

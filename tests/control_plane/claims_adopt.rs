@@ -265,6 +265,7 @@ async fn a_pool_made_anew_owns_the_addresses_of_the_old_one(fixture: &Fixture) -
     let pool = scene.pool("blue", SPEC).await?;
     scene.claim_address("web", &pool).await?;
     let old = scene.api(pool.kind).get("blue").await?.uid();
+    scene.has_finalizer(pool.kind, "blue", "ipam.cluster.x-k8s.io/ProtectPool").await?;
     scene.delete(pool.kind, "blue").await?;
     scene.set_finalizers(pool.kind, "blue", &[]).await?;
     scene.gone(pool.kind, "blue").await?;

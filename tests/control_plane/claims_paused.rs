@@ -35,10 +35,7 @@ async fn a_paused_pool_gives_nothing_until_it_goes_on(fixture: &Fixture) -> Resu
     let scene = fixture.scene("pausedpool").await?;
     let name = format!("global-{}", scene.namespace);
     for (kind, name, value) in [("InClusterIPPool", "blue".to_owned(), "false"), ("GlobalInClusterIPPool", name, "")] {
-        let object = json!({"kind": kind, "metadata": {"name": name, "annotations": {PAUSED: value}},
-            "spec": {"addresses": ["10.0.0.10-10.0.0.20"], "prefix": 24}});
-        scene.object(&object.to_string()).await?;
-        let pool = Pool { kind, name };
+        let pool = scene.annotated_pool(kind, &name, PAUSED, value, SPEC).await?;
         let claim = format!("on-{}", pool.name);
         scene.claim(&claim, &pool).await?;
         scene.has_finalizer("IPAddressClaim", &claim, RELEASE).await?;
@@ -56,6 +53,8 @@ async fn a_paused_pool_keeps_the_addresses_of_deleted_claims(fixture: &Fixture) 
     let pool = blue(&scene).await?;
     scene.claim_address("web", &pool).await?;
     scene.annotate(pool.kind, "blue", PAUSED, Some("")).await?;
+    // Pools and claims are watched apart: the deletion must not be seen before the pause.
+    scene.stays("IPAddress", "web", QUIET).await?;
     scene.delete("IPAddressClaim", "web").await?;
     scene.stays("IPAddressClaim", "web", QUIET).await?;
     ensure!(scene.api("IPAddress").get("web").await?.metadata.deletion_timestamp.is_none());
@@ -99,6 +98,7 @@ async fn pause_and_go_on(scene: &Scene, named: impl Fn(&str) -> serde_json::Valu
 
     // A claim of a running cluster is held as soon as the cluster is paused, also in deletion.
     scene.patch("Cluster", "by-spec", &json!({"spec": {"paused": true}})).await?;
+    scene.stays("IPAddress", "by-spec", QUIET).await?;
     scene.delete("IPAddressClaim", "by-spec").await?;
     scene.stays("IPAddress", "by-spec", QUIET).await?;
     ensure!(scene.api("IPAddress").get("by-spec").await?.metadata.deletion_timestamp.is_none());

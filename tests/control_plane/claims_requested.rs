@@ -1,7 +1,7 @@
 //! Claims that want a certain address: by annotation, by the pool's pre-allocations, or because they had it before.
 
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use testbed::{Pool, QUIET, Scene};
 
 use crate::conformance;
@@ -28,13 +28,6 @@ const SPEC: &str = "{addresses: [10.0.0.0-10.0.0.20, 10.0.0.255], prefix: 24, ga
 
 async fn request(scene: &Scene, claim: &str, pool: &Pool, address: &str) -> Result<()> {
     scene.claim_with(claim, pool, &json!({"metadata": {"annotations": {REQUESTED: address}}}).to_string()).await
-}
-
-/// A pool with an annotation from the start.
-async fn annotated(scene: &Scene, kind: &'static str, name: &str, annotation: (&str, &str), spec: &Value) -> Result<Pool> {
-    let metadata = json!({"name": name, "annotations": {annotation.0: annotation.1}});
-    scene.object(&json!({"kind": kind, "metadata": metadata, "spec": spec}).to_string()).await?;
-    Ok(Pool { kind, name: name.to_owned() })
 }
 
 /// Line 12: free. The second name of the annotation is the one that other providers use.
@@ -127,9 +120,9 @@ async fn a_requested_prefix_is_a_base_address_or_a_block(fixture: &Fixture) -> R
 /// Line 12: given only to its claim. Both.
 async fn a_pre_allocated_address_is_for_its_claim_only(fixture: &Fixture) -> Result<()> {
     let scene = fixture.scene("setaside").await?;
-    let spec = json!({"addresses": ["10.0.0.10-10.0.0.12"], "prefix": 24});
+    let spec = "{addresses: [10.0.0.10-10.0.0.12], prefix: 24}";
     let entries = json!({"web": "10.0.0.10"}).to_string();
-    let pool = annotated(&scene, "InClusterIPPool", "blue", (PRE_ALLOCATIONS, &entries), &spec).await?;
+    let pool = scene.annotated_pool("InClusterIPPool", "blue", PRE_ALLOCATIONS, &entries, spec).await?;
     assert_eq!(scene.claim_address("first", &pool).await?, "10.0.0.11");
     request(&scene, "thief", &pool, "10.0.0.10").await?;
     scene.tells("thief", "AllocationFailed", &["pre-allocated to web"]).await?;
@@ -141,13 +134,13 @@ async fn a_pre_allocated_address_is_for_its_claim_only(fixture: &Fixture) -> Res
     // In a Global pool the names are those of a namespace.
     let entries = json!({format!("{}/db", scene.namespace): "10.0.0.12"}).to_string();
     let name = format!("blue-{}", scene.namespace);
-    let pool = annotated(&scene, "GlobalInClusterIPPool", &name, (PRE_ALLOCATIONS, &entries), &spec).await?;
+    let pool = scene.annotated_pool("GlobalInClusterIPPool", &name, PRE_ALLOCATIONS, &entries, spec).await?;
     let elsewhere = fixture.scene("setelsewhere").await?;
     assert_eq!(elsewhere.claim_address("db", &pool).await?, "10.0.0.10");
     assert_eq!(scene.claim_address("db", &pool).await?, "10.0.0.12");
     // An annotation on the claim wins over the pool's.
     let entries = json!({"late": "10.0.0.11"}).to_string();
-    let pool = annotated(&scene, "InClusterIPPool", "green", (PRE_ALLOCATIONS, &entries), &spec).await?;
+    let pool = scene.annotated_pool("InClusterIPPool", "green", PRE_ALLOCATIONS, &entries, spec).await?;
     request(&scene, "late", &pool, "10.0.0.12").await?;
     assert_eq!(scene.address("late").await?, "10.0.0.12");
     Ok(())
@@ -155,13 +148,13 @@ async fn a_pre_allocated_address_is_for_its_claim_only(fixture: &Fixture) -> Res
 
 async fn bad_pre_allocations_do_not_spoil_the_others(fixture: &Fixture) -> Result<()> {
     let scene = fixture.scene("badaside").await?;
-    let spec = json!({"addresses": ["10.0.0.10-10.0.0.12"], "prefix": 24});
+    let spec = "{addresses: [10.0.0.10-10.0.0.12], prefix: 24}";
     let entries = json!({"a": "10.0.9.9", "b": 7, "c": "10.0.0.11"}).to_string();
-    let pool = annotated(&scene, "InClusterIPPool", "blue", (PRE_ALLOCATIONS, &entries), &spec).await?;
+    let pool = scene.annotated_pool("InClusterIPPool", "blue", PRE_ALLOCATIONS, &entries, spec).await?;
     assert_eq!(scene.claim_address("a", &pool).await?, "10.0.0.10");
     assert_eq!(scene.claim_address("b", &pool).await?, "10.0.0.12");
     assert_eq!(scene.claim_address("c", &pool).await?, "10.0.0.11");
-    let pool = annotated(&scene, "InClusterIPPool", "broken", (PRE_ALLOCATIONS, "{not json"), &spec).await?;
+    let pool = scene.annotated_pool("InClusterIPPool", "broken", PRE_ALLOCATIONS, "{not json", spec).await?;
     assert_eq!(scene.claim_address("d", &pool).await?, "10.0.0.10");
     Ok(())
 }
@@ -169,8 +162,8 @@ async fn bad_pre_allocations_do_not_spoil_the_others(fixture: &Fixture) -> Resul
 /// Line 13; the restarted mode and the standalone trial show that it survives a restart.
 async fn a_sticky_pool_gives_a_claim_its_address_again(fixture: &Fixture) -> Result<()> {
     let scene = fixture.scene("sticky").await?;
-    let spec = json!({"addresses": ["10.0.0.10-10.0.0.15"], "prefix": 24});
-    let pool = annotated(&scene, "InClusterIPPool", "blue", (STICKY, "168h"), &spec).await?;
+    let spec = "{addresses: [10.0.0.10-10.0.0.15], prefix: 24}";
+    let pool = scene.annotated_pool("InClusterIPPool", "blue", STICKY, "168h", spec).await?;
     for (claim, address) in [("a", "10.0.0.10"), ("b", "10.0.0.11"), ("c", "10.0.0.12")] {
         assert_eq!(scene.claim_address(claim, &pool).await?, address);
     }
@@ -191,8 +184,8 @@ async fn a_sticky_pool_gives_a_claim_its_address_again(fixture: &Fixture) -> Res
 /// Line 13: stickiness never exhausts a pool; the oldest memory goes first.
 async fn a_sticky_pool_still_serves_others_when_it_is_full(fixture: &Fixture) -> Result<()> {
     let scene = fixture.scene("stickyfull").await?;
-    let spec = json!({"addresses": ["10.0.0.10-10.0.0.11"], "prefix": 24});
-    let pool = annotated(&scene, "InClusterIPPool", "small", (STICKY, "1h"), &spec).await?;
+    let spec = "{addresses: [10.0.0.10-10.0.0.11], prefix: 24}";
+    let pool = scene.annotated_pool("InClusterIPPool", "small", STICKY, "1h", spec).await?;
     scene.claim_address("a", &pool).await?;
     scene.claim_address("b", &pool).await?;
     scene.delete("IPAddressClaim", "b").await?;

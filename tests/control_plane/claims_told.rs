@@ -141,8 +141,8 @@ async fn a_claim_says_what_is_wrong_with_its_pool(fixture: &Fixture) -> Result<(
 /// Other controllers may keep conditions of their own on a claim.
 async fn conditions_of_others_are_kept(fixture: &Fixture) -> Result<()> {
     let scene = fixture.scene("others").await?;
-    let pool = scene.pool("blue", "{addresses: [10.0.0.10], prefix: 24}").await?;
-    scene.annotate(pool.kind, "blue", "cluster.x-k8s.io/paused", Some("")).await?;
+    let spec = "{addresses: [10.0.0.10], prefix: 24}";
+    let pool = scene.annotated_pool("InClusterIPPool", "blue", "cluster.x-k8s.io/paused", "", spec).await?;
     scene.claim("web", &pool).await?;
     scene.no_address("web", QUIET).await?;
     let time = "2026-01-31T10:00:00Z";

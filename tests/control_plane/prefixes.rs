@@ -40,13 +40,11 @@ async fn claims_get_the_lowest_blocks_with_the_gateway(fixture: &Fixture) -> Res
 /// X2.
 async fn a_paused_prefix_pool_gives_nothing_until_it_goes_on(fixture: &Fixture) -> Result<()> {
     let scene = fixture.scene("pausedblocks").await?;
-    let pool = scene.prefix_pool("blue", "{prefixes: ['fd00::/62']}").await?;
-    scene.annotate(pool.kind, "blue", "cluster.x-k8s.io/paused", Some("")).await?;
-    // The pause is certainly seen once the pool's own finalizer and status have been written after it.
-    scene.counts_become(&pool, Counts { total: 4, used: 0, free: 4, out_of_range: 0 }).await?;
+    let paused = "cluster.x-k8s.io/paused";
+    let pool = scene.annotated_pool("InClusterPrefixPool", "blue", paused, "", "{prefixes: ['fd00::/62']}").await?;
     scene.claim("web", &pool).await?;
     scene.no_address("web", QUIET).await?;
-    scene.annotate(pool.kind, "blue", "cluster.x-k8s.io/paused", None).await?;
+    scene.annotate(pool.kind, "blue", paused, None).await?;
     assert_eq!(scene.address("web").await?, "fd00::");
     Ok(())
 }

@@ -108,6 +108,14 @@ impl Scene {
         self.create_pool("GlobalInClusterPrefixPool", self.global_name(name), spec).await
     }
 
+    /// Creates a pool that carries an annotation from the start. The name is taken as it is.
+    pub async fn annotated_pool(&self, kind: &'static str, name: &str, key: &str, value: &str, spec: &str) -> Result<Pool> {
+        let spec: Value = serde_yaml_ng::from_str(spec)?;
+        let metadata = json!({"name": name, "annotations": {key: value}});
+        self.create_object(json!({"kind": kind, "metadata": metadata, "spec": spec})).await?;
+        Ok(Pool { kind, name: name.to_owned() })
+    }
+
     /// Creates a claim on a pool.
     pub async fn claim(&self, name: &str, pool: &Pool) -> Result<()> {
         self.claim_with(name, pool, "{}").await
