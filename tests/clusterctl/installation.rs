@@ -45,3 +45,18 @@ async fn a_plain_apply_of_the_components_is_accepted_and_serves_with_its_variabl
     assert_eq!(scene.claim_address("site", &pool).await?, "fd00::");
     Ok(())
 }
+
+#[tokio::test]
+async fn the_pools_of_the_templates_are_accepted() -> Result<()> {
+    let control_plane = ControlPlane::start(Options { capi_crds: CapiCrds::None, ..Options::default() })?;
+    let clusterctl = clusterctl()?;
+    for provider in ["metal3", "proxmox", "vsphere"] {
+        let template = release().folder().join("templates").join(provider).with_extension("yaml").display().to_string();
+        let filled_in = clusterctl.run(&["generate", "yaml", "--from", &template])?;
+        // The machines' kinds are other providers'.
+        let pools: Vec<_> = filled_in.split("\n---\n").filter(|text| text.contains("kind: InClusterIPPool\nmetadata:")).collect();
+        let applied = control_plane.apply(&pools.join("\n---\n"))?;
+        assert_eq!(applied.lines().count(), 1, "{provider}: {applied}");
+    }
+    Ok(())
+}
