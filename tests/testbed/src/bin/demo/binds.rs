@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures::StreamExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
-use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use testbed::eventually;
 
 /// The moments of every claim, by `namespace/name`; of claims with one name, those of the newest.
@@ -32,7 +32,8 @@ impl Binds {
         let binds = Self(Arc::default());
         let seen = binds.clone();
         tokio::spawn(async move {
-            let mut events = pin!(watcher(claims, watcher::Config::default()));
+            // Without a pause between tries, a watch whose server is gone would keep its thread busy for ever.
+            let mut events = pin!(watcher(claims, watcher::Config::default()).default_backoff());
             while let Some(event) = events.next().await {
                 match event {
                     Ok(Event::Apply(claim) | Event::InitApply(claim)) => seen.appeared(&claim),

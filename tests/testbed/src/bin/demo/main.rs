@@ -60,8 +60,11 @@ fn run(cli: Cli) -> Result<()> {
             () = stop.asked() => None,
         };
         let Some(started) = started else {
-            // What has started by then ends with the value.
-            return starting.await?.map(drop);
+            // What has started by then ends with the value. Whoever does not want to wait leaves a folder behind, but no process.
+            return tokio::select! {
+                started = starting => started?.map(drop),
+                () = stop.asked() => std::process::exit(1),
+            };
         };
         let (control_plane, manager) = started??;
         let binds = Binds::watch(control_plane.client().await?);

@@ -3,13 +3,16 @@
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
-use testbed::{ControlPlane, Manager, Sample};
+use testbed::{ControlPlane, Manager, Sample, eventually};
 
 use crate::binds::Binds;
 
 const WIDTH: usize = 100;
+/// Far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Stage {
     // Dropped in this order: the manager before the server it talks to.
@@ -44,9 +47,14 @@ impl Stage {
     /// Shows a command and runs it. Its words are those of kubectl, and have no blanks inside.
     pub async fn run(&self, command: &str) -> Result<String> {
         self.command(command);
-        let control_plane = Arc::clone(&self.control_plane);
         let words: Vec<String> = command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
-        tokio::task::spawn_blocking(move || control_plane.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())).await?
+        self.blocking(move |control_plane| control_plane.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())).await
+    }
+
+    /// Runs kubectl beside the runtime, once: what has begun is waited for when the demo is to end.
+    async fn blocking<T: Send + 'static>(&self, once: impl FnOnce(&ControlPlane) -> Result<T> + Send + 'static) -> Result<T> {
+        let control_plane = Arc::clone(&self.control_plane);
+        tokio::task::spawn_blocking(move || once(&control_plane)).await?
     }
 
     /// Shows a command.
@@ -58,8 +66,12 @@ impl Stage {
     pub async fn apply(&self, name: &str) -> Result<Sample> {
         let sample = Sample::named(name)?;
         self.run(&format!("apply -f config/samples/{name}")).await?;
-        let (control_plane, sample) = (Arc::clone(&self.control_plane), sample);
-        tokio::task::spawn_blocking(move || sample.wait(&control_plane).map(|()| sample)).await?
+        eventually(PATIENCE, async || {
+            let sample = sample.clone();
+            self.blocking(move |control_plane| sample.check(control_plane)).await
+        })
+        .await?;
+        Ok(sample)
     }
 
     /// Says how long the claims of some samples took from creation to address.
