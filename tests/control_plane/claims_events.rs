@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testbed::{CapiCrds, ControlPlane, ManagerCommand, Options, Pool, Scene, eventually};
 
@@ -19,9 +19,7 @@ async fn claims_and_addresses_have_events() -> Result<()> {
     let control_plane = ControlPlane::start(Options::default())?;
     let manager = ManagerCommand::new(env!("CARGO_BIN_EXE_manager")).start(&control_plane)?;
     let scene = Scene::create(control_plane.client().await?, "events", CapiCrds::Newest).await?;
-    let done = told(&scene).await;
-    ensure!(done.is_ok(), "{:#}\n{}", done.unwrap_err(), manager.log_tail(40));
-    Ok(())
+    told(&scene).await.with_context(|| manager.log_tail(40))
 }
 
 async fn told(scene: &Scene) -> Result<()> {

@@ -51,14 +51,14 @@ async fn a_claim_is_published_in_one_write_and_was_never_false(fixture: &Fixture
         let claim = format!("web-{number}");
         scene.claim_address(&claim, &pool).await?;
         let versions = versions(&scene, &claim, &since).await?;
-        let (last, before) = versions.split_last().context("no versions")?;
+        let (latest, before) = versions.split_last().context("no versions")?;
         for version in before {
             ensure!(version.data.get("status").is_none_or(|status| *status == json!({})), "{:?}", version.data);
         }
-        let ready = ready_of(last, "v1beta2")?.context("bound, but not Ready")?;
+        let ready = ready_of(latest, "v1beta2")?.context("bound, but not Ready")?;
         assert_eq!((&*ready.status, &*ready.reason), ("True", "AddressAllocated"));
         assert_eq!(ready.message, format!("allocated 10.0.0.{}/24", 10 + number));
-        let legacy = &last.data["status"]["deprecated"]["v1beta1"]["conditions"][0];
+        let legacy = &latest.data["status"]["deprecated"]["v1beta1"]["conditions"][0];
         let fields: Vec<&String> = legacy.as_object().context("no legacy condition")?.keys().collect();
         assert_eq!(fields, ["lastTransitionTime", "status", "type"]);
     }
