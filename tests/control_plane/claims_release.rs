@@ -123,13 +123,17 @@ async fn a_pool_in_foreground_deletion_goes_with_its_last_address(fixture: &Fixt
     scene.claim_address("web", &pool).await?;
     scene.has_finalizer(pool.kind, "blue", PROTECT_POOL).await?;
     scene.api(pool.kind).delete("blue", &DeleteParams::foreground()).await?;
-    scene.stays(pool.kind, "blue", QUIET).await?;
+    eventually(Duration::from_secs(30), async || {
+        let pool = scene.api(pool.kind).get("blue").await?;
+        ensure!(pool.finalizers() == [PROTECT_POOL], "the garbage collector is not done: {:?}", pool.finalizers());
+        Ok(())
+    })
+    .await?;
     // Nobody quarrels over the address.
-    let before = scene.api("IPAddress").get("web").await?;
-    scene.stays("IPAddress", "web", QUIET).await?;
-    let after = scene.api("IPAddress").get("web").await?;
-    assert_eq!(before.resource_version(), after.resource_version());
-    ensure!(after.metadata.deletion_timestamp.is_none());
+    scene.untouched("IPAddress", "web").await?;
+    let address = scene.api("IPAddress").get("web").await?;
+    assert_eq!(address.owner_references().iter().map(|owner| &*owner.name).collect::<Vec<_>>(), ["web"]);
+    ensure!(address.metadata.deletion_timestamp.is_none());
     scene.delete("IPAddressClaim", "web").await?;
     scene.gone("IPAddressClaim", "web").await?;
     scene.gone(pool.kind, "blue").await

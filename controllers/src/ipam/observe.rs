@@ -191,7 +191,9 @@ impl Reader<'_> {
     fn repair(&self, address: &Address, finalizers: &[String]) -> Option<Repair> {
         let claim = self.entry.claim.as_ref()?;
         let pool = self.pool?;
-        let wanted_pool = pool.record.as_ref().map(|record| owners::pool_reference(pool.key.kind, &pool.key.name, &record.uid));
+        // A pool that is deleting may have the garbage collector take its reference away: putting it back would be a quarrel.
+        let staying = pool.record.as_ref().filter(|record| !record.deleting);
+        let wanted_pool = staying.map(|record| owners::pool_reference(pool.key.kind, &pool.key.name, &record.uid));
         let wanted_claim = owners::claim_reference(self.world.capi, &self.entry.name, &claim.uid);
         let owners = owners::completed(&self.owners(address), wanted_claim, wanted_pool);
         let protected = address.deleting.is_some() || finalizers.iter().any(|name| name == PROTECT_ADDRESS);
