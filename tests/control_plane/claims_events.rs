@@ -34,11 +34,11 @@ async fn told(scene: &Scene) -> Result<()> {
 
     // The life of a claim.
     scene.claim_address("web", &small).await?;
-    assert_eq!(scene.event("web", "AddressAllocated").await?, "allocated 10.0.1.10/24");
+    assert_eq!(scene.event("web", "AddressAllocated").await?, "allocated 10.0.1.10/24 from InClusterIPPool small");
     scene.claim("waits", &small).await?;
     ensure!(scene.event("waits", "PoolExhausted").await?.contains("total 1, used 1, position 1"));
     scene.delete("IPAddressClaim", "web").await?;
-    assert_eq!(scene.event("web", "AddressReleased").await?, "released 10.0.1.10/24");
+    assert_eq!(scene.event("web", "AddressReleased").await?, "released 10.0.1.10/24 to InClusterIPPool small");
 
     // Waiting for others.
     scene.claim_with("lonely", &blue, "{spec: {clusterName: green}}").await?;

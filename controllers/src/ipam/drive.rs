@@ -36,6 +36,8 @@ struct Drive<'a> {
     name: &'a str,
     version: CapiVersion,
     kind: &'static str,
+    /// For people.
+    pool: String,
     priority: Priority,
     holds: Holds,
 }
@@ -50,7 +52,8 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
         name: &facts.name,
         version: facts.capi,
         kind: facts.pool.kind().kind(),
-        priority: priority(plan.row),
+        pool: facts.pool.to_string(),
+        priority: if plan.is_backfill() { Priority::Backfill } else { priority(plan.row) },
         holds,
     };
     let recheck = plan.recheck;
@@ -248,7 +251,7 @@ impl Drive<'_> {
         let result = if made { Allocation::Bound } else { Allocation::Adopted };
         self.ctx.metrics.allocation(self.kind, result);
         info!(claim = self.title(), address = text, "claim bound");
-        self.event(EventReason::AddressAllocated, format!("allocated {text}"));
+        self.event(EventReason::AddressAllocated, format!("allocated {text} from {}", self.pool));
         Ok(())
     }
 
@@ -270,7 +273,7 @@ impl Drive<'_> {
         match why {
             Deletion::Released => {
                 self.ctx.metrics.release(self.kind);
-                self.event(EventReason::AddressReleased, format!("released {text}"));
+                self.event(EventReason::AddressReleased, format!("released {text} to {}", self.pool));
             }
             Deletion::Lost => {
                 self.ctx.metrics.address_conflict(self.kind);

@@ -2,6 +2,7 @@
 //!
 //! [`observe`](super::observe) fills these in, [`plan`](super::plan) reads them, and nothing here refers to the cache.
 
+use std::fmt;
 use std::time::Duration;
 
 use api::PoolKind;
@@ -252,6 +253,10 @@ pub enum Waiting {
     Order,
     /// Deleted, for whoever still uses the address.
     Consumer,
+    /// The same, and the user was told.
+    ConsumerTold,
+    /// A kept orphan: for a person to decide; the user was told.
+    OrphanTold,
     /// Deleted, for the pool's reuse grace to end.
     Grace,
 }
@@ -300,6 +305,16 @@ impl Policy {
     /// Whether deleting addresses without a claim are let go in this pool.
     pub fn release_orphans(&self, pool: &PoolFacts) -> bool {
         if pool.kind().is_global() { self.release_orphans_global } else { self.release_orphans_namespaced }
+    }
+}
+
+/// `InClusterIPPool blue`.
+impl fmt::Display for PoolFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(kind, name) => write!(f, "{kind} {name}"),
+            Self::Known(pool) => write!(f, "{} {}", pool.kind, pool.name),
+        }
     }
 }
 

@@ -59,8 +59,8 @@ const GATHER: Duration = Duration::from_millis(100);
 const COMPARE: Duration = Duration::from_millis(200);
 /// How often the size of the cache is shown.
 const WEIGH: Duration = Duration::from_secs(15);
-/// Conditions that another provider did not write are added at this pace.
-const BACKFILL: Duration = Duration::from_millis(100);
+/// Claims a second that get the conditions which another provider did not write.
+const BACKFILLS: f64 = 10.0;
 /// How long binds in flight may take when the process stops.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long writes that are on their way even then may take.
@@ -116,6 +116,7 @@ struct Ctx {
     address_watch: Restart,
     old_definitions: OldDefinitions,
     pool_writes: Mutex<Bucket>,
+    backfills: Mutex<Bucket>,
 }
 
 /// Pool kinds whose installed definition lacks fields of ours.
@@ -154,6 +155,7 @@ impl Ipam {
             address_watch: Restart::default(),
             old_definitions: OldDefinitions::default(),
             pool_writes: Mutex::new(Bucket::new(POOL_WRITES, POOL_WRITES, tokio::time::Instant::now())),
+            backfills: Mutex::new(Bucket::new(1.0, BACKFILLS, tokio::time::Instant::now())),
         }))
     }
 
@@ -200,10 +202,6 @@ async fn lead(ctx: &Arc<Ctx>, shell: &Shell) {
         let mut world = ctx.world();
         world.wake_all();
         ctx.deliver(&mut world);
-        for (number, slot) in world.without_conditions().into_iter().enumerate() {
-            let pause = BACKFILL.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
-            ctx.claims.push_after(slot, Place { lane: lane::BACKFILL, rank: 0 }, pause);
-        }
     }
     let claims = queue::run(&ctx.claims, || ctx.writer.window(), last_bind(ctx), LAST_ANSWERS, |slot| claim_pass(ctx, slot));
     let pools = queue::run(&ctx.pools, || POOL_TASKS, last_bind(ctx), LAST_ANSWERS, |id| pool_pass(ctx, id));
@@ -260,6 +258,12 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     }
     world.take_place(slot, plan.place);
     world.waits_for(slot, plan.waiting);
+    if plan.is_backfill() {
+        let pause = world.backfill_turn(slot, now, || pause(&ctx.backfills));
+        if !pause.is_zero() {
+            return Err(Next::After(Place { lane: lane::BACKFILL, rank: place.rank }, pause));
+        }
+    }
     debug!(claim = world.title(slot), row = ?plan.row, steps = plan.steps.len(), "planned");
     if plan.steps.is_empty() {
         if matches!(plan.row, plan::Row::Settled | plan::Row::Nothing) {
@@ -373,11 +377,6 @@ impl Ctx {
         self.events.publish(object, severity, reason.as_str(), note);
     }
 
-    /// When the next status write of any pool may be made.
-    fn pool_pause(&self) -> Duration {
-        self.pool_writes.lock().unwrap_or_else(PoisonError::into_inner).reserve(tokio::time::Instant::now())
-    }
-
     /// Shows a pool's numbers.
     fn gauge(&self, world: &World, id: PoolId) {
         let Some(pool) = world.pool(id) else { return };
@@ -408,6 +407,11 @@ impl Ctx {
             },
         );
     }
+}
+
+/// How long the next write that goes at a pace must wait.
+fn pause(pace: &Mutex<Bucket>) -> Duration {
+    pace.lock().unwrap_or_else(PoisonError::into_inner).reserve(tokio::time::Instant::now())
 }
 
 /// How an event names its object.

@@ -218,6 +218,11 @@ impl Plan {
         Self { row, place, steps, waiting: None, recheck: None }
     }
 
+    /// Whether it only writes conditions that a claim lacks which another provider bound.
+    pub fn is_backfill(&self) -> bool {
+        matches!(self.steps[..], [Step::Publish { bound: false, .. }])
+    }
+
     fn rest(row: Row) -> Self {
         Self::new(row, Place::Keep, Vec::new())
     }

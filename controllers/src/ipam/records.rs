@@ -135,6 +135,8 @@ pub struct Motion {
     pub refusal: Option<(String, Instant)>,
     /// Failed attempts in a row.
     pub backoff: Backoff,
+    /// When missing conditions may be written.
+    pub backfill: Option<Instant>,
     /// Collisions lost.
     pub collisions: u32,
     /// Versions of claim and address that our own writes have replaced, and when.
@@ -166,6 +168,7 @@ impl Default for Motion {
             post: None,
             refusal: None,
             backoff: Backoff::default(),
+            backfill: None,
             collisions: 0,
             wrote_claim: None,
             wrote_address: None,

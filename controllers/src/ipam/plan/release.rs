@@ -57,7 +57,9 @@ fn await_consumer(facts: &Facts) -> Plan {
     let mut plan = Plan::leave(Row::ReleaseAwaitsConsumer);
     plan.waiting = Some(Waiting::Consumer);
     match facts.motion.waiting {
+        Some((Waiting::ConsumerTold, _)) => plan.waiting = Some(Waiting::ConsumerTold),
         Some((Waiting::Consumer, age)) if age >= CONSUMER_PATIENCE => {
+            plan.waiting = Some(Waiting::ConsumerTold);
             let others = facts.claim.iter().flat_map(ClaimFacts::consumers).collect::<Vec<_>>().join(", ");
             plan.steps.push(Step::Event(
                 EventReason::WaitingForConsumer,
@@ -125,9 +127,16 @@ pub(super) fn without_claim(facts: &Facts, now: Timestamp) -> Plan {
         Some(Ok(step)) => Plan::new(Row::Orphan, Place::Leave, vec![step]),
         Some(Err(rest)) => Plan::leave(Row::Orphan).within(rest),
         None => {
-            let message =
-                format!("{} is kept: its claim is gone, but after a move its machine may still use it elsewhere", address.text);
-            Plan::new(Row::OrphanKept, Place::Leave, vec![Step::Event(EventReason::OrphanedAddress, message)])
+            let mut plan = Plan::leave(Row::OrphanKept);
+            plan.waiting = Some(Waiting::OrphanTold);
+            if !waits(facts, Waiting::OrphanTold) {
+                let message = format!(
+                    "{} is kept: its claim is gone, but after a move its machine may still use it elsewhere",
+                    address.text
+                );
+                plan.steps.push(Step::Event(EventReason::OrphanedAddress, message));
+            }
+            plan
         }
     }
 }

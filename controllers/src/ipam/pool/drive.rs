@@ -11,10 +11,10 @@ use tracing::{debug, info, warn};
 
 use super::observe::Facts;
 use super::plan::{Plan, Step, ours, turns};
-use crate::ipam::Ctx;
 use crate::ipam::compact::Revision;
 use crate::ipam::records::PoolId;
 use crate::ipam::world::About;
+use crate::ipam::{Ctx, pause};
 use crate::kit::queue::{Next, Place};
 use crate::kit::writes::{Part, Priority, Target, WriteError, apply_status, json_patch, merge_patch};
 
@@ -90,7 +90,7 @@ impl Drive<'_> {
 
     async fn show(&self, status: &PoolStatus, revision: &Revision) -> Result<Revision, WriteError> {
         if !turns(&self.facts.status, status) {
-            tokio::time::sleep(self.ctx.pool_pause()).await;
+            tokio::time::sleep(pause(&self.ctx.pool_writes)).await;
         }
         if !self.ctx.old_definitions.contains(self.facts.kind) {
             let object = json!({

@@ -221,7 +221,7 @@ fn events(before: &PoolStatus, after: &PoolStatus) -> Vec<Step> {
             }
             PoolCondition::Exhausted => match (was, now) {
                 (false, true) => Some(EventReason::NoFreeAddresses),
-                (true, false) => Some(EventReason::CapacityAvailable),
+                (true, false) if after.ip_addresses.is_some_and(|counts| counts.free > 0) => Some(EventReason::CapacityAvailable),
                 _ => None,
             },
             PoolCondition::Overlapping => (now && other_text).then_some(EventReason::PoolsOverlap),

@@ -237,6 +237,13 @@ impl World {
         }
     }
 
+    /// How long the claim's conditions must still wait for their turn; the first call gives it one.
+    pub fn backfill_turn(&mut self, slot: Slot, now: Instant, pause: impl FnOnce() -> Duration) -> Duration {
+        let Some(motion) = self.motion(slot) else { return Duration::ZERO };
+        let turn = *motion.backfill.get_or_insert_with(|| now + pause());
+        turn.saturating_duration_since(now)
+    }
+
     /// What the claim waits for since when. A state that lasts keeps its beginning.
     pub fn waits_for(&mut self, slot: Slot, waiting: Option<Waiting>) {
         let known =

@@ -8,7 +8,7 @@ use api::names::{IPAM_GROUP, WATCH_FILTER_LABEL};
 use api::reasons::EventReason;
 
 use super::{About, Watched, World};
-use crate::ipam::records::{Claim, Conditions, Motion, PoolId, PoolKey, Slot, label};
+use crate::ipam::records::{Claim, Motion, PoolId, PoolKey, Slot, label};
 use crate::kit::watch::Seen;
 
 impl World {
@@ -201,17 +201,6 @@ impl World {
             }
             Some(_) => None,
         }
-    }
-
-    /// Bound claims that lack their conditions: those that another provider bound.
-    pub fn without_conditions(&self) -> Vec<Slot> {
-        let lacks =
-            |claim: &Claim| claim.bound && claim.deleting.is_none() && !matches!(claim.conditions, Conditions::Bound { .. });
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.claim.as_deref().is_some_and(lacks))
-            .filter_map(|(slot, _)| Slot::try_from(slot).ok())
-            .collect()
     }
 
     /// Asks for passes in the order in which the queue shall run them: it may take the first before it knows of the second.

@@ -81,7 +81,10 @@ fn the_address_stays_while_others_still_hold_the_claim() {
     expected.recheck = None;
     expected.steps =
         vec![event(EventReason::WaitingForConsumer, "the address is kept until these finalizers go: infra/b, infra/a")];
-    assert_eq!(held.waits(Waiting::Consumer, seconds(60)).plan(), expected);
+    expected.waiting = Some(Waiting::ConsumerTold);
+    assert_eq!(held.clone().waits(Waiting::Consumer, seconds(60)).plan(), expected);
+    expected.steps.clear();
+    assert_eq!(held.waits(Waiting::ConsumerTold, seconds(600)).plan(), expected);
 }
 
 #[test]
@@ -179,7 +182,11 @@ fn an_orphan_of_a_namespaced_pool_is_let_go_after_the_grace_from_its_own_deletio
 fn an_orphan_of_a_global_pool_is_kept_and_shown() {
     let given = Given::orphan(100).pool(|pool| pool.kind = PoolKind::GlobalInClusterIPPool);
     let text = "10.0.0.10/24 is kept: its claim is gone, but after a move its machine may still use it elsewhere";
-    assert_eq!(given.plan(), Plan::new(Row::OrphanKept, Place::Leave, vec![event(EventReason::OrphanedAddress, text)]));
+    let mut expected = Plan::new(Row::OrphanKept, Place::Leave, vec![event(EventReason::OrphanedAddress, text)]);
+    expected.waiting = Some(Waiting::OrphanTold);
+    assert_eq!(given.plan(), expected);
+    expected.steps.clear();
+    assert_eq!(given.clone().waits(Waiting::OrphanTold, seconds(600)).plan(), expected);
     assert_eq!(given.policy(|policy| policy.release_orphans_global = true).row(), Row::Orphan);
     assert_eq!(Given::orphan(0).policy(|policy| policy.release_orphans_namespaced = false).row(), Row::OrphanKept);
 }

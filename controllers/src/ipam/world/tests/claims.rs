@@ -324,3 +324,14 @@ fn our_own_write_is_waited_for_until_another_version_is_seen() {
     given.world.wrote_claim(slot, &Revision::new("1"));
     assert!(!given.facts("a").motion.own_write_unseen);
 }
+
+#[test]
+fn missing_conditions_get_one_turn_and_keep_it() {
+    let mut given = Given::pool_of(3);
+    given.claim(bound("web", ""));
+    let (slot, world) = (given.slot("web"), &mut given.world);
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    assert_eq!(world.backfill_turn(slot, now, || second * 3), second * 3);
+    assert_eq!(world.backfill_turn(slot, now + second, || second * 9), second * 2);
+    assert_eq!(world.backfill_turn(slot, now + second * 4, || second * 9), Duration::ZERO);
+}
