@@ -33,8 +33,9 @@ use kube::Client;
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
+use self::facts::Facts;
 pub use self::facts::Policy;
-use self::plan::{Place as Standing, plan};
+use self::plan::{Place as Standing, Plan, plan};
 use self::records::{PoolId, Slot};
 pub use self::world::Scope;
 use self::world::{Wake, World, lane};
@@ -241,23 +242,21 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     if !world.is_settled() {
         return Err(Next::After(place, Duration::from_secs(1)));
     }
-    let Some(mut facts) = observe::observe(&world, slot, ctx.policy, wall, now) else { return Err(Next::Done) };
-    let mut plan = plan(&facts, wall);
-    // At most: a special wish, any value, and the plan for what was granted.
-    for _ in 0..3 {
-        let Standing::Allocate(_) = plan.place else { break };
-        facts.refused = world.take_place(slot, plan.place);
-        if facts.refused.is_none() {
-            let Some(seen) = observe::observe(&world, slot, ctx.policy, wall, now) else { break };
-            facts = seen;
+    // Older claims may be in the middle of a write while the room they waited for shows up: their turn is now all the same.
+    for elder in world.take_unserved(slot) {
+        if let Some(mut facts) = observe::observe(&world, elder, ctx.policy, wall, now) {
+            facts.motion.own_write_unseen = false;
+            decide(ctx, &mut world, elder, facts, wall, now);
         }
-        plan = self::plan::plan(&facts, wall);
     }
+    let Some(facts) = observe::observe(&world, slot, ctx.policy, wall, now) else { return Err(Next::Done) };
+    let (facts, plan) = decide(ctx, &mut world, slot, facts, wall, now);
     world.take_place(slot, plan.place);
     world.waits_for(slot, plan.waiting);
     if plan.is_backfill() {
         let pause = world.backfill_turn(slot, now, || pause(&ctx.backfills));
         if !pause.is_zero() {
+            ctx.deliver(&mut world);
             return Err(Next::After(Place { lane: lane::BACKFILL, rank: place.rank }, pause));
         }
     }
@@ -281,6 +280,22 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
         world.sweep(slot);
         next
     })
+}
+
+/// Decides for one claim, and reserves for it what the decision asks for.
+fn decide(ctx: &Ctx, world: &mut World, slot: Slot, mut facts: Facts, wall: Timestamp, now: Instant) -> (Facts, Plan) {
+    let mut plan = plan(&facts, wall);
+    // At most: a special wish, any value, and the plan for what was granted.
+    for _ in 0..3 {
+        let Standing::Allocate(_) = plan.place else { break };
+        facts.refused = world.take_place(slot, plan.place);
+        if facts.refused.is_none() {
+            let Some(seen) = observe::observe(world, slot, ctx.policy, wall, now) else { break };
+            facts = seen;
+        }
+        plan = self::plan::plan(&facts, wall);
+    }
+    (facts, plan)
 }
 
 /// Reads and decides for one pool; the writing is left for a task.

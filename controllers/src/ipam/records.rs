@@ -215,6 +215,8 @@ pub struct PoolEntry {
     pub members: BTreeSet<Slot>,
     /// Those of them that are unbound or deleting.
     pub open: BTreeSet<Slot>,
+    /// Something changed for all of its claims: those that wait reserve in their order before any other does.
+    pub unserved: bool,
     /// Claims whose address stays taken for a while after their deletion.
     pub in_grace: BTreeSet<Slot>,
     /// Addresses of it that are deleting without a claim.

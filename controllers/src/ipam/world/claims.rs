@@ -208,7 +208,25 @@ impl World {
         slots.sort_by_key(|slot| self.place(*slot));
         for slot in slots {
             self.wake(slot);
+            if let Some(id) = self.pool_of(slot)
+                && let Some(pool) = self.pool_mut(id)
+            {
+                pool.unserved |= pool.open.contains(&slot);
+            }
         }
+    }
+
+    /// The claims that wait for something on this one's pool and may not do so any more, in order of arrival. Asked before any of
+    /// them is planned; afterwards there are none until something changes for all of them again.
+    pub fn take_unserved(&mut self, slot: Slot) -> Vec<Slot> {
+        let Some(pool) = self.pool_of(slot).and_then(|id| self.pool_mut(id)) else { return Vec::new() };
+        if !std::mem::take(&mut pool.unserved) {
+            return Vec::new();
+        }
+        let idle = |slot: &Slot| !pool.ledger.is_waiting(*slot) && pool.ledger.reservation(*slot).is_none();
+        let mut slots: Vec<Slot> = pool.open.iter().copied().filter(idle).collect();
+        slots.sort_by_key(|slot| self.place(*slot));
+        slots
     }
 
     /// All claims that are not settled on a pool and its orphans, to be planned again.

@@ -254,6 +254,7 @@ impl PoolEntry {
             ledger: Ledger::new(),
             members: std::collections::BTreeSet::new(),
             open: std::collections::BTreeSet::new(),
+            unserved: false,
             in_grace: std::collections::BTreeSet::new(),
             orphans: std::collections::BTreeSet::new(),
             to_remember: BTreeMap::new(),

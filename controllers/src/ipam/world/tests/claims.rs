@@ -335,3 +335,17 @@ fn missing_conditions_get_one_turn_and_keep_it() {
     assert_eq!(world.backfill_turn(slot, now + second, || second * 9), second * 2);
     assert_eq!(world.backfill_turn(slot, now + second * 4, || second * 9), Duration::ZERO);
 }
+
+#[test]
+fn when_a_pool_shows_up_those_who_waited_for_it_come_before_any_other_even_in_the_middle_of_a_write() {
+    let mut given = Given::nothing();
+    for name in ["z", "a"] {
+        given.claim(claim(name, ""));
+    }
+    let (elder, younger) = (given.slot("z"), given.slot("a"));
+    assert_eq!(given.world.take_unserved(younger), []);
+    given.world.wrote_claim(elder, &Revision::new("1"));
+    given.pool(pool("10.0.0.10-10.0.0.12", ""));
+    assert_eq!(given.world.take_unserved(younger), [elder, younger]);
+    assert_eq!(given.world.take_unserved(younger), []);
+}
