@@ -7,6 +7,8 @@ use kube::Client;
 use kube::api::GetParams;
 use kube::core::Request;
 
+use crate::latency::ratio;
+
 const IPAM: &str = "ipam.cluster.x-k8s.io";
 const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
 
@@ -56,6 +58,13 @@ impl Requests {
     pub fn manager_writes(&self) -> BTreeMap<String, u64> {
         let of_load = |kind: &Kind| kind.resource == "ipaddressclaims" && ["POST", "DELETE"].contains(&kind.verb.as_str());
         self.named(|kind| kind.group == IPAM && WRITES.contains(&kind.verb.as_str()) && !of_load(kind))
+    }
+
+    /// The same for each of `count` claims.
+    #[allow(clippy::cast_precision_loss, reason = "figures for people")]
+    pub fn writes_per(&self, count: usize) -> BTreeMap<String, f64> {
+        let writes = self.manager_writes().into_iter();
+        writes.map(|(kind, writes)| (kind, ratio(writes as f64, count as f64))).collect()
     }
 
     /// Events written by anybody.
@@ -132,6 +141,7 @@ apiserver_request_total_other{verb="POST"} 7
         let requests = Requests::parse(TEXT);
         let expected = [("PATCH ipaddressclaims/status".to_owned(), 1000), ("POST ipaddresses".to_owned(), 1000)];
         assert_eq!(requests.manager_writes(), expected.into());
+        assert_eq!(requests.writes_per(2000)["POST ipaddresses"], 0.5);
         assert_eq!(requests.events(), 50);
         assert_eq!(requests.besides_watches(), 3000);
     }

@@ -64,7 +64,7 @@ fn picture(fills: &[Fill], curve: &Curve, text: &mut String) -> std::result::Res
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(0..width, 0.0..height)?;
-    chart.configure_mesh().light_line_style(WHITE).x_desc("addresses held").y_desc(curve.unit).draw()?;
+    chart.configure_mesh().max_light_lines(0).x_desc("addresses held").y_desc(curve.unit).draw()?;
     for (fill, colour) in fills.iter().zip(COLOURS.iter().cycle()) {
         let line = fill.curve.iter().map(|point| (point.held, (curve.of)(point)));
         let colour = *colour;

@@ -45,8 +45,12 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
     let mut report = Report { manager: args.manager()?, cores, connections: args.connections, ..Report::default() };
-    let measured = measure(args, &mut report).await;
-    // What was measured before something failed is told all the same.
+    let measured = tokio::select! {
+        measured = measure(args, &mut report) => measured,
+        // What is under way ends with the control plane it runs on.
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
+    };
+    // What was measured before a failure or Ctrl-C is told all the same.
     let drawn = curves::draw(&report.fill, &args.curves)?;
     match args.out {
         Out::Table => println!("{}", report.tables()),

@@ -85,9 +85,38 @@ impl Report {
         add(&mut text, waiters);
         add(&mut text, two);
         add(&mut text, ledger);
+        add(&mut text, &writes(fill, drain));
         add(&mut text, &goals(self));
         text
     }
+}
+
+/// Writes of one kind.
+struct Writes<'a> {
+    run: String,
+    kind: &'a str,
+    per_claim: f64,
+}
+
+impl Row for Writes<'_> {
+    const TITLE: &'static str = "the manager's writes, as the server counts them";
+    const COLUMNS: &'static [&'static str] = &["run", "write", "per claim"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.run.clone(), self.kind.to_owned(), format!("{:.3}", self.per_claim)]
+    }
+}
+
+fn writes<'a>(fills: &'a [Fill], drains: &'a [Drain]) -> Vec<Writes<'a>> {
+    let fills = fills.iter().map(|fill| ("fill", fill.size, fill.pools, &fill.writes));
+    let drains = drains.iter().map(|drain| ("drain", drain.size, drain.pools, &drain.writes));
+    let mut rows = Vec::new();
+    for (run, size, pools, writes) in fills.chain(drains) {
+        for (kind, per_claim) in writes {
+            rows.push(Writes { run: format!("{run} {size}, {pools} pools"), kind, per_claim: *per_claim });
+        }
+    }
+    rows
 }
 
 fn add<R: Row>(text: &mut String, rows: &[R]) {

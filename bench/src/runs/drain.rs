@@ -1,5 +1,7 @@
 //! `drain`: deletes all claims at once and waits until they are gone.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::Serialize;
 use testbed::Manager;
@@ -26,6 +28,8 @@ pub struct Drain {
     pub latency: Latency,
     /// The manager's writes to pools, claims and addresses, per release.
     pub writes_per_release: f64,
+    /// The same by kind.
+    pub writes: BTreeMap<String, f64>,
     /// The manager's processor time, for 1000 releases.
     pub cpu_seconds_per_1000: f64,
 }
@@ -60,14 +64,15 @@ pub async fn measure(stage: &mut Stage, manager: &Manager, batch: &Batch) -> Res
 
     let gone = times.iter().flatten().count();
     let ends = deleted.iter().min().zip(times.iter().flatten().max());
-    let writes: u64 = stage.requests().await?.since(&before).manager_writes().values().sum();
+    let writes = stage.requests().await?.since(&before).writes_per(gone);
     Ok(Drain {
         size: batch.count,
         pools: batch.pools,
         gone,
         releases_per_second: ends.map_or(0.0, |(begin, end)| rate(gone, *begin, *end)),
         latency: Latency::between(&deleted, &times),
-        writes_per_release: ratio(writes as f64, gone as f64),
+        writes_per_release: writes.values().sum(),
+        writes,
         cpu_seconds_per_1000: ratio(cpu.as_secs_f64() * 1000.0, gone as f64),
     })
 }

@@ -142,8 +142,7 @@ fn figures(batch: &Batch, filled: &Filled, ceiling: &Ceiling, requests: &Request
         (Some(begin), Some(end)) => rate(bound, *begin, *end),
         _ => 0.0,
     };
-    let writes: BTreeMap<_, _> =
-        requests.manager_writes().into_iter().map(|(kind, count)| (kind, ratio(count as f64, binds))).collect();
+    let writes = requests.writes_per(bound);
     // Without the claim webhook the manager adds the finalizer itself.
     let third = writes.get("PATCH ipaddressclaims").is_some_and(|share| *share > 0.5);
     let own = if third { ceiling.three_writes_per_second } else { ceiling.two_writes_per_second };

@@ -24,7 +24,7 @@ pub struct Restart {
     pub ready_seconds: f64,
     /// From the start to the address of the claim that waited; nothing if it got none.
     pub first_bind_seconds: Option<f64>,
-    /// Writes besides the three of that bind.
+    /// Writes besides those of that bind, and its pool's new numbers.
     pub writes: i64,
     /// Resident memory after that.
     pub rss_bytes: u64,
@@ -68,7 +68,13 @@ pub async fn measure(stage: &mut Stage, manager: &Manager, size: usize, pools: u
     stage.settle().await?;
 
     let writes = stage.requests().await?.since(&before).manager_writes();
-    let of_bind = ["POST ipaddresses", "PATCH ipaddressclaims", "PATCH ipaddressclaims/status"];
+    let of_bind = [
+        "POST ipaddresses",
+        "PATCH ipaddressclaims",
+        "PATCH ipaddressclaims/status",
+        "PATCH inclusterippools/status",
+        "APPLY inclusterippools/status",
+    ];
     let of_bind = of_bind.iter().filter(|kind| writes.contains_key(**kind)).count();
     let (rss_bytes, cpu_seconds) = (manager.rss_bytes()?, manager.cpu_time()?.as_secs_f64());
 
