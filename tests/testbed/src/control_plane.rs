@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::json;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
 
 use crate::binaries::Binaries;
+use crate::certificates::Authority;
 use crate::crds::{self, CapiCrds};
 use crate::etcd::Etcd;
 use crate::process::{Process, Program};
@@ -150,15 +151,27 @@ impl ControlPlane {
 
     /// Runs kubectl as administrator and returns what it prints.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.kubectl_with_input(args, "")
+        Ok(self.kubectl_with_input(args, "")?.0)
     }
 
     /// Creates or updates the objects of a YAML text (server-side apply, as administrator).
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        self.kubectl_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], yaml)
+        Ok(self.kubectl_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], yaml)?.0)
     }
 
-    fn kubectl_with_input(&self, args: &[&str], input: &str) -> Result<String> {
+    /// Applies the objects of a YAML text as a person does (client-side apply), and returns what kubectl prints and warns of.
+    pub fn apply_by_hand(&self, yaml: &str) -> Result<(String, String)> {
+        self.kubectl_with_input(&["apply", "-f", "-"], yaml)
+    }
+
+    /// The object that would be created from a YAML text, without creating it.
+    pub fn dry_run(&self, yaml: &str) -> Result<Value> {
+        let (printed, _) = self.kubectl_with_input(&["create", "--dry-run=server", "-o", "json", "-f", "-"], yaml)?;
+        serde_json::from_str(&printed).with_context(|| format!("read {printed}"))
+    }
+
+    /// What kubectl prints to its output and to its error output.
+    fn kubectl_with_input(&self, args: &[&str], input: &str) -> Result<(String, String)> {
         let mut child = Command::new(&self.binaries.kubectl)
             .args(args)
             .env("KUBECONFIG", &self.admin)
@@ -174,10 +187,11 @@ impl ControlPlane {
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let output = child.wait_with_output()?;
+        let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         if !output.status.success() {
-            bail!("kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!("kubectl {}: {}", args.join(" "), said.trim());
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok((printed, said))
     }
 
     /// Starts the API server, on the port it always has, and waits until it is ready. Does nothing if it runs.
@@ -300,14 +314,10 @@ fn apiserver_program(binaries: &Binaries, workspace: &Workspace, etcd: &str, por
 
 /// Writes the API server's certificate and key and the key that signs tokens; returns the authority's file.
 fn write_certificates(workspace: &Workspace) -> Result<PathBuf> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
-    workspace.write("apiserver.crt", &certificate.pem())?;
-    workspace.write("apiserver.key", &key.serialize_pem())?;
+    let authority = Authority::create()?;
+    let issued = authority.issue()?;
+    workspace.write("apiserver.crt", &issued.certificate)?;
+    workspace.write("apiserver.key", &issued.key)?;
     let service_accounts = KeyPair::generate()?;
     workspace.write("service-accounts.key", &service_accounts.serialize_pem())?;
     workspace.write("service-accounts.pub", &service_accounts.public_key_pem())?;

@@ -11,6 +11,7 @@
 //! or when its process dies in any way. Nothing here needs root, a container runtime or the internet after the first build.
 
 mod binaries;
+mod certificates;
 mod clusterctl;
 mod control_plane;
 mod crds;
@@ -23,6 +24,7 @@ mod requests;
 mod sample;
 mod scene;
 mod waiting;
+mod webhooks;
 mod workspace;
 
 use std::path::Path;
@@ -38,6 +40,7 @@ pub use requests::Request;
 pub use sample::Sample;
 pub use scene::{Counts, Pool, QUIET, Ready, Scene, ready_of};
 pub use waiting::{consistently, eventually, eventually_blocking};
+pub use webhooks::Webhooks;
 
 /// The repository's root: where `tools/` and `config/` are.
 fn repository() -> &'static Path {

@@ -71,7 +71,8 @@ impl ManagerCommand {
         self
     }
 
-    /// Starts the manager against a control plane, on free ports, without webhooks and with plain metrics.
+    /// Starts the manager against a control plane, on free ports, with plain metrics, and without webhooks unless
+    /// [`Webhooks`](crate::Webhooks) has added them.
     pub fn start(&self, control_plane: &ControlPlane) -> Result<Manager> {
         let kubeconfig = match &self.kubeconfig {
             Some(path) => path.clone(),
