@@ -13,7 +13,7 @@ use anyhow::{Result, anyhow};
 use libtest_mimic::{Failed, Trial};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use testbed::{CapiCrds, ControlPlane, Manager, ManagerCommand, Options, Scene};
+use testbed::{CapiCrds, ControlPlane, Manager, ManagerCommand, Options, Scene, Webhooks};
 
 /// The managers that serve a control plane while the conformance trials run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,17 +24,27 @@ pub enum Mode {
     TwoManagers,
     /// One manager that is killed and started again every few seconds.
     Restarted,
+    /// One manager whose webhooks the API server asks.
+    Webhooks,
+    /// One manager beside an old release of Cluster API, which knows v1beta1 only.
+    V1Beta1,
 }
 
 impl Mode {
-    pub const ALL: [Self; 3] = [Self::Single, Self::TwoManagers, Self::Restarted];
+    pub const ALL: [Self; 5] = [Self::Single, Self::TwoManagers, Self::Restarted, Self::Webhooks, Self::V1Beta1];
 
     fn name(self) -> &'static str {
         match self {
             Self::Single => "single",
             Self::TwoManagers => "two_managers",
             Self::Restarted => "restarted",
+            Self::Webhooks => "webhooks",
+            Self::V1Beta1 => "v1beta1",
         }
+    }
+
+    fn capi_crds(self) -> CapiCrds {
+        if self == Self::V1Beta1 { CapiCrds::V1Beta1Only } else { CapiCrds::Newest }
     }
 }
 
@@ -49,17 +59,21 @@ pub struct Fixture {
 
 impl Fixture {
     fn start(mode: Mode) -> Result<Self> {
-        let control_plane = ControlPlane::start(Options::default())?;
+        let control_plane = ControlPlane::start(Options { capi_crds: mode.capi_crds(), ..Options::default() })?;
         let manager = ManagerCommand::new(env!("CARGO_BIN_EXE_manager")).arg("--leader-elect=false");
+        let start = || match mode {
+            Mode::Webhooks => Ok(Webhooks::serve(&control_plane, &manager)?.1),
+            _ => manager.start(&control_plane),
+        };
         let count = if mode == Mode::TwoManagers { 2 } else { 1 };
-        let managers = (0..count).map(|_| Ok(Arc::new(manager.start(&control_plane)?))).collect::<Result<Vec<_>>>()?;
+        let managers = (0..count).map(|_| Ok(Arc::new(start()?))).collect::<Result<Vec<_>>>()?;
         let restarter = (mode == Mode::Restarted).then(|| Restarter::start(&managers[0]));
         Ok(Self { mode, _restarter: restarter, managers, control_plane })
     }
 
     /// A namespace for one trial, whose name starts with `hint`.
     pub async fn scene(&self, hint: &str) -> Result<Scene> {
-        Scene::create(self.control_plane.client().await?, hint, CapiCrds::Newest).await
+        Scene::create(self.control_plane.client().await?, hint, self.mode.capi_crds()).await
     }
 
     fn report(&self) -> String {
@@ -130,10 +144,11 @@ impl Shared {
 
 type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// A trial that runs in every mode.
+/// A trial that runs in every mode, or in every mode but some.
 pub struct Conformance {
     pub module: &'static str,
     pub name: &'static str,
+    pub except: &'static [Mode],
     pub run: for<'a> fn(&'a Fixture) -> Outcome<'a>,
 }
 
@@ -146,6 +161,11 @@ impl Conformance {
             run(|| (self.run)(fixture), || fixture.report())
         })
     }
+}
+
+/// Trials that cannot run in some modes: with [`Mode::Webhooks`] those that need pools which are not admitted.
+pub fn except(modes: &'static [Mode], trials: Vec<Conformance>) -> impl Iterator<Item = Conformance> {
+    trials.into_iter().map(move |trial| Conformance { except: modes, ..trial })
 }
 
 /// A trial with its own control plane.
@@ -192,6 +212,7 @@ macro_rules! conformance {
         vec![$($crate::fixture::Conformance {
             module: module_path!(),
             name: stringify!($trial),
+            except: &[],
             run: |fixture| Box::pin($trial(fixture)),
         }),*]
     };

@@ -4,6 +4,7 @@
 //! that module's `trials()` with `conformance![…]`, and list the module in [`conformance_trials`]. It then runs in every
 //! [`Mode`], under names such as `restarted::claims::a_sentence`. `fixture.scene("hint")` gives it a namespace and short ways
 //! to make pools and claims. It must not assume that it is alone on the server, nor that the manager never restarts.
+//! One that cannot run in some mode, such as one that needs a pool which is not admitted, is listed with [`fixture::except`].
 //!
 //! A trial that damages the server, or needs special flags, is an `async fn a_sentence() -> Result<()>` listed with
 //! `standalone![…]`; it starts its own [`testbed::ControlPlane`].
@@ -12,6 +13,8 @@
 //! control plane with one manager. `IPAM_MANAGER="<command line>"` runs another manager through the same trials;
 //! `TESTBED_SEED=<number>` repeats the restarts of an earlier run.
 
+mod admission;
+mod admission_served;
 mod audit;
 mod claims;
 mod claims_adopt;
@@ -21,6 +24,7 @@ mod claims_paused;
 mod claims_release;
 mod claims_requested;
 mod claims_told;
+mod conversion;
 mod crash;
 mod diagnostics;
 mod fixture;
@@ -42,7 +46,7 @@ use libtest_mimic::Arguments;
 
 use crate::fixture::{Conformance, Mode, Shared, Standalone};
 
-/// Runs in every mode.
+/// Runs in every mode that can stand it.
 fn conformance_trials() -> Vec<Conformance> {
     let claims = [
         claims::trials(),
@@ -57,12 +61,18 @@ fn conformance_trials() -> Vec<Conformance> {
     claims.into_iter().chain(pools).flatten().collect()
 }
 
+/// Runs beside an old release of Cluster API: what depends on its kinds, and not on conditions that it cannot keep.
+fn old_release_trials() -> Vec<Conformance> {
+    [claims_paused::trials(), claims_release::trials(), claims_requested::trials()].into_iter().flatten().collect()
+}
+
 /// Runs once, each with its own control plane.
 fn standalone_trials() -> Vec<Standalone> {
     let objects = [claims_events::trials(), claims_flags::trials(), pools_events::trials(), samples::trials()];
     let manager = [running::trials(), flags::trials(), diagnostics::trials(), quiet::trials(), leadership::trials()];
     let failures = [server::trials(), crash::trials()];
-    objects.into_iter().chain(manager).chain(failures).flatten().collect()
+    let webhooks = [admission::trials(), admission_served::trials(), conversion::trials()];
+    objects.into_iter().chain(manager).chain(failures).chain(webhooks).flatten().collect()
 }
 
 fn main() -> ExitCode {
@@ -73,7 +83,9 @@ fn main() -> ExitCode {
     for mode in Mode::ALL {
         // The trials share what their mode needs; it ends with the last of them.
         let shared = Arc::new(Shared::new(mode));
-        trials.extend(conformance_trials().into_iter().map(|trial| trial.within(&shared)));
+        let listed = if mode == Mode::V1Beta1 { old_release_trials() } else { conformance_trials() };
+        let runs = listed.into_iter().filter(|trial| !trial.except.contains(&mode));
+        trials.extend(runs.map(|trial| trial.within(&shared)));
     }
     trials.extend(standalone_trials().into_iter().map(Standalone::into_trial));
     libtest_mimic::run(&arguments, trials).exit_code()
