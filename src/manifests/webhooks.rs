@@ -32,14 +32,14 @@ pub(super) fn mutating() -> Value {
     let of_pool = |pool| pool_webhook(pool, &default_name(pool), &default_path(pool), &["CREATE", "UPDATE"]);
     let mut webhooks: Vec<Value> = PoolKind::ALL.into_iter().map(of_pool).collect();
     webhooks.push(claim_webhook());
-    configuration("MutatingWebhookConfiguration", "mutating-webhook-configuration", webhooks)
+    configuration("MutatingWebhookConfiguration", "mutating-webhook-configuration", &webhooks)
 }
 
 /// What a pool must be like to be created, changed and deleted.
 pub(super) fn validating() -> Value {
     let of_pool = |pool| pool_webhook(pool, &validate_name(pool), &validate_path(pool), &["CREATE", "UPDATE", "DELETE"]);
-    let webhooks = PoolKind::ALL.into_iter().map(of_pool).collect();
-    configuration("ValidatingWebhookConfiguration", "validating-webhook-configuration", webhooks)
+    let webhooks = PoolKind::ALL.map(of_pool);
+    configuration("ValidatingWebhookConfiguration", "validating-webhook-configuration", &webhooks)
 }
 
 /// Every replica serves webhooks, so every pod is behind this name.
@@ -55,7 +55,7 @@ pub(super) fn service() -> Value {
     })
 }
 
-fn configuration(kind: &str, name: &str, webhooks: Vec<Value>) -> Value {
+fn configuration(kind: &str, name: &str, webhooks: &[Value]) -> Value {
     let mut metadata = json!(named(name));
     metadata["annotations"] = inject_ca();
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "webhooks": webhooks})
