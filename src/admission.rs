@@ -9,28 +9,38 @@ use controllers::Manager;
 use controllers::ipam::{Ipam, admission};
 use controllers::kit::health::{Check, Readiness};
 use controllers::kit::metrics::Metrics;
+use controllers::serving::Pair;
 use poolutil::{Pool, RangeSet};
+use tokio::sync::watch;
 use webhooks::{
-    CertificateFiles, CertificateState, InUse, NotSynced, Partner, PoolIndex, PoolName, RELOAD_EVERY, Report, Scope, Tls,
-    Webhooks,
+    CertificateFiles, CertificateKeeper, CertificateSource, CertificateState, InUse, NotSynced, Partner, PoolIndex, PoolName,
+    RELOAD_EVERY, Report, Scope, Tls, Webhooks,
 };
 
-use crate::flags::WebhookSettings;
+use crate::flags::{CertificateSettings, WebhookSettings};
 
 /// The readiness check of the certificate.
 const CHECK: &str = "webhook certificate";
+
+/// How often the process looks whether it has made a new certificate: that costs nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Listens, and serves until the manager closes. Every replica does, whether it leads or not.
 pub async fn serve(manager: &Manager, settings: WebhookSettings, scope: Scope) -> anyhow::Result<()> {
     let listener = settings.address.bind().await.with_context(|| format!("cannot listen on {}", settings.address))?;
     let offer = settings.tls.offer().context("the TLS settings leave nothing to offer")?;
     manager.readiness().set(CHECK, Check::Waiting("not loaded yet".to_owned()));
-    let files = CertificateFiles { certificate: settings.certificate, key: settings.key };
+    let (source, reload_every) = match settings.certificate {
+        CertificateSettings::Files { certificate, key } => {
+            (CertificateSource::Files(CertificateFiles { certificate, key }), RELOAD_EVERY)
+        }
+        CertificateSettings::SelfSigned => (CertificateSource::Keeper(Arc::new(Kept(manager.certify_webhooks()?))), LOOK_EVERY),
+    };
     let report = Told { metrics: manager.metrics().clone(), readiness: manager.readiness().clone() };
     let webhooks = Webhooks { index: Arc::new(View(manager.ipam().clone())), scope, report: Arc::new(report) };
     let closing = manager.closing().clone();
     tokio::spawn(async move {
-        let tls = Tls { offer, files, reload_every: RELOAD_EVERY };
+        let tls = Tls { offer, source, reload_every };
         if let Err(error) = webhooks::serve(listener, tls, webhooks, closing.requested()).await {
             tracing::error!(%error, "webhooks are served no more");
         }
@@ -54,6 +64,16 @@ impl PoolIndex for View {
 
     fn annotation_problems(&self, annotations: &BTreeMap<String, String>, space: &Pool) -> Vec<String> {
         admission::annotation_problems(annotations, space)
+    }
+}
+
+/// The certificate that the manager makes itself.
+#[derive(Debug)]
+struct Kept(watch::Receiver<Option<Pair>>);
+
+impl CertificateKeeper for Kept {
+    fn pem(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        self.0.borrow().clone().map(|pair| (pair.certificate, pair.key))
     }
 }
 

@@ -48,12 +48,24 @@ pub struct Run {
 pub struct WebhookSettings {
     /// The address to listen on.
     pub address: ListenAddress,
-    /// File of the certificate.
-    pub certificate: PathBuf,
-    /// File of its key.
-    pub key: PathBuf,
+    /// Where the certificate comes from.
+    pub certificate: CertificateSettings,
     /// What callers may negotiate.
     pub tls: TlsSettings,
+}
+
+/// Where the webhooks' certificate comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CertificateSettings {
+    /// Somebody else writes it.
+    Files {
+        /// File of the certificate.
+        certificate: PathBuf,
+        /// File of its key.
+        key: PathBuf,
+    },
+    /// The manager makes it.
+    SelfSigned,
 }
 
 impl Run {
@@ -170,6 +182,10 @@ struct RunFlags {
     /// Name of the key file [default: tls.key].
     #[arg(long, default_value = "", hide_default_value = true)]
     webhook_key_name: String,
+    /// Make and renew the webhooks' certificate, in the Secret capi-ipam-in-cluster-webhook-service-cert of the manager's
+    /// namespace, and tell the API server of its authority.
+    #[arg(long, value_parser = go_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    webhook_self_signed: bool,
     /// Lowest TLS version offered, by Go's name: `VersionTLS12` or `VersionTLS13`.
     #[arg(long, default_value = "VersionTLS12")]
     tls_min_version: String,
@@ -291,12 +307,15 @@ fn webhooks(flags: &RunFlags, tls: &TlsSettings) -> Option<WebhookSettings> {
     } else {
         PathBuf::from(&flags.webhook_cert_dir)
     };
-    Some(WebhookSettings {
-        address: flags.webhook_port.0.clone()?,
-        certificate: dir.join(or(&flags.webhook_cert_name, "tls.crt")),
-        key: dir.join(or(&flags.webhook_key_name, "tls.key")),
-        tls: tls.clone(),
-    })
+    let certificate = if flags.webhook_self_signed {
+        CertificateSettings::SelfSigned
+    } else {
+        CertificateSettings::Files {
+            certificate: dir.join(or(&flags.webhook_cert_name, "tls.crt")),
+            key: dir.join(or(&flags.webhook_key_name, "tls.key")),
+        }
+    };
+    Some(WebhookSettings { address: flags.webhook_port.0.clone()?, certificate, tls: tls.clone() })
 }
 
 /// Every gate is known, and none of the capabilities behind them is in this build.
@@ -466,6 +485,18 @@ mod tests {
         }
         assert!(run(&["--webhook-port=0"]).webhooks.is_none());
         assert!(refusal(&["--diagnostics-address=8443"]).contains("write host:port"));
+    }
+
+    #[test]
+    fn the_certificate_comes_from_files_unless_the_manager_makes_it() {
+        let certificate = |args: &[&str]| run(args).webhooks.unwrap().certificate;
+        let files =
+            |certificate: &str, key: &str| CertificateSettings::Files { certificate: certificate.into(), key: key.into() };
+        assert_eq!(certificate(&["--webhook-cert-dir=/a"]), files("/a/tls.crt", "/a/tls.key"));
+        let named = ["--webhook-cert-dir=/a", "--webhook-cert-name=b", "--webhook-key-name=c"];
+        assert_eq!(certificate(&named), files("/a/b", "/a/c"));
+        assert_eq!(certificate(&["--webhook-self-signed"]), CertificateSettings::SelfSigned);
+        assert_eq!(certificate(&["--webhook-cert-dir=/a", "--webhook-self-signed=false"]), files("/a/tls.crt", "/a/tls.key"));
     }
 
     #[test]

@@ -198,6 +198,39 @@ fn services_and_the_certificate_lead_to_the_pods() {
     assert_eq!(component("Issuer selfsigned-issuer")["spec"], json!({"selfSigned": {}}));
 }
 
+#[test]
+fn the_components_without_cert_manager_differ_in_nothing_else() {
+    let text = std::fs::read_to_string(release().folder().join("ipam-components-self-signed.yaml")).unwrap();
+    let mut found: BTreeMap<String, Value> = documents(&text).into_iter().map(|object| (key(&object), object)).collect();
+    let prefix = "capi-ipam-in-cluster-webhook";
+    for (kind, role) in [("Role", format!("{NAMESPACE}/{prefix}-certificate")), ("ClusterRole", format!("{prefix}-registration"))]
+    {
+        let (role, binding) = (format!("{kind} {role}-role"), format!("{kind}Binding {role}-rolebinding"));
+        let (role, binding) = (found.remove(&role).unwrap(), found.remove(&binding).unwrap());
+        assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+        assert_eq!(binding["subjects"], component("RoleBinding leader-election-rolebinding")["subjects"]);
+        for object in [role, binding] {
+            assert_eq!(object["metadata"]["labels"], json!({"cluster.x-k8s.io/provider": "ipam-in-cluster"}));
+        }
+    }
+
+    let mut expected = components();
+    expected.retain(|key, _| !key.starts_with("Certificate ") && !key.starts_with("Issuer "));
+    for object in expected.values_mut() {
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        if metadata.get("annotations").is_some_and(|annotations| annotations.get("cert-manager.io/inject-ca-from").is_some()) {
+            metadata.remove("annotations");
+        }
+        if object["kind"] == "Deployment" {
+            let pod = object["spec"]["template"]["spec"].as_object_mut().unwrap();
+            pod.remove("volumes").unwrap();
+            pod["containers"][0].as_object_mut().unwrap().remove("volumeMounts").unwrap();
+            pod["containers"][0]["args"].as_array_mut().unwrap().push(json!("--webhook-self-signed"));
+        }
+    }
+    assert_eq!(found, expected);
+}
+
 /// One line per webhook: name, path, operations, versions, resource, failure policy, time-out.
 fn webhook_lines(configuration: &Value) -> Vec<String> {
     let annotation = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];

@@ -4,5 +4,6 @@ pub mod config;
 pub mod ipam;
 pub mod kit;
 mod run;
+pub mod serving;
 
 pub use run::{Manager, RunError, start};

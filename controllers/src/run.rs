@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc};
 
 use kube::Client;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     config::{Config, LeaderElection, ReleaseOrphans},
@@ -19,6 +19,7 @@ use crate::{
         shutdown::{ExitReason, Shutdown},
         writes::Writer,
     },
+    serving::{self, Pair},
 };
 
 /// Why a manager cannot run.
@@ -38,6 +39,9 @@ pub enum RunError {
     /// Outside a cluster nothing tells where the lease belongs.
     #[error("this is no pod, so --leader-elect needs --leader-election-namespace")]
     NoLeaseNamespace,
+    /// Outside a cluster nothing tells where the Secret belongs.
+    #[error("this is no pod, so --webhook-self-signed needs --leader-election-namespace")]
+    NoSecretNamespace,
 }
 
 /// A manager that listens and is connected, and does no work yet.
@@ -48,6 +52,8 @@ pub struct Manager {
     campaign: Option<Campaign>,
     resign: Shutdown,
     close: Shutdown,
+    /// Where this manager is installed.
+    namespace: Option<String>,
 }
 
 impl Manager {
@@ -69,6 +75,26 @@ impl Manager {
     /// When listeners are to close: last of all.
     pub fn closing(&self) -> &Shutdown {
         &self.close
+    }
+
+    /// Begins to keep a certificate of our own for the webhooks, until the process is asked to stop. It appears in what is
+    /// returned, and is replaced there when it is renewed.
+    pub fn certify_webhooks(&self) -> Result<watch::Receiver<Option<Pair>>, RunError> {
+        let context = serving::Context {
+            client: self.shell.client.clone(),
+            writer: self.shell.writer.clone(),
+            leadership: self.shell.leadership.clone(),
+            namespace: self.namespace.clone().ok_or(RunError::NoSecretNamespace)?,
+        };
+        let (kept, keeps) = watch::channel(None);
+        let shutdown = self.shell.shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = serving::run(context, kept) => {}
+                () = shutdown.requested() => {}
+            }
+        });
+        Ok(keeps)
     }
 
     /// Works until the process is asked to stop or loses its lease.
@@ -107,6 +133,8 @@ pub async fn start(config: Config) -> Result<Manager, RunError> {
     // The listeners close last, the lease is given up before them, and both after the work is done.
     let close = Shutdown::new();
     let resign = Shutdown::new();
+    let of_lease = config.leader_election.as_ref().and_then(|election| election.namespace.clone());
+    let namespace = of_lease.or_else(pod_namespace);
     let (leadership, campaign) = elect(config.leader_election.as_ref(), client.clone(), &metrics, &resign)?;
     let writer = Writer::new(client.clone(), leadership.clone(), metrics.clone(), config.max_inflight_writes);
     let (events, event_writer) = Events::new(client.clone(), leadership.clone(), metrics.clone(), config.allocation_events);
@@ -132,7 +160,7 @@ pub async fn start(config: Config) -> Result<Manager, RunError> {
         serve_diagnostics(&config, listener, client, metrics, ledger, &close);
     }
 
-    Ok(Manager { version: config.version, shell, ipam, campaign, resign, close })
+    Ok(Manager { version: config.version, shell, ipam, campaign, resign, close, namespace })
 }
 
 fn settings(config: &Config) -> ipam::Settings {

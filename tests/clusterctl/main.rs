@@ -5,6 +5,7 @@
 
 mod installation;
 mod moving;
+mod self_signed;
 mod takeover;
 
 use std::sync::OnceLock;
@@ -57,14 +58,17 @@ fn installed_arguments(control_plane: &ControlPlane) -> Result<Vec<String>> {
     serde_json::from_value(arguments.clone()).context("a Deployment without arguments")
 }
 
-/// Starts the manager as the installed `ServiceAccount`, with the installed Deployment's arguments.
-fn start_installed(control_plane: &ControlPlane) -> Result<Manager> {
+/// The manager as the installed `ServiceAccount`, with the installed Deployment's arguments.
+fn installed(control_plane: &ControlPlane) -> Result<ManagerCommand> {
     let kubeconfig = control_plane.kubeconfig_of(MANAGER_NAMESPACE, INSTALLED)?;
     let mut command = ManagerCommand::new(env!("CARGO_BIN_EXE_manager")).without_subcommand().kubeconfig(kubeconfig);
     for argument in installed_arguments(control_plane)? {
         command = command.arg(argument);
     }
     // What a pod knows from its environment, and a port that everybody would want here.
-    command = command.arg(format!("--leader-election-namespace={MANAGER_NAMESPACE}")).arg("--diagnostics-address=0");
-    command.start(control_plane)
+    Ok(command.arg(format!("--leader-election-namespace={MANAGER_NAMESPACE}")).arg("--diagnostics-address=0"))
+}
+
+fn start_installed(control_plane: &ControlPlane) -> Result<Manager> {
+    installed(control_plane)?.start(control_plane)
 }

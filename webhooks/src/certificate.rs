@@ -1,4 +1,4 @@
-//! The certificate of the listener, read from disk and read again when it changes. Run beside the listener.
+//! The certificate of the listener, taken up again when it changes. Run beside the listener.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +18,21 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// Hands out a certificate that is kept elsewhere than in files.
+pub trait CertificateKeeper: std::fmt::Debug + Send + Sync {
+    /// Certificate chain and private key as PEM, if there are any yet.
+    fn pem(&self) -> Option<(Vec<u8>, Vec<u8>)>;
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// From files, which somebody else writes.
+    Files(CertificateFiles),
+    /// From the process itself.
+    Keeper(Arc<dyn CertificateKeeper>),
+}
+
 /// Whether the listener has a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateState {
@@ -27,7 +42,7 @@ pub enum CertificateState {
     Loaded,
 }
 
-/// Why files are no certificate.
+/// Why there is no certificate, or none that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// One cannot be read.
@@ -38,11 +53,14 @@ pub enum CertificateError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// One is no PEM of its kind.
-    #[error("{} holds no PEM of its kind: {source}", path.display())]
+    /// It has not been made yet.
+    #[error("it has not been made yet")]
+    NotMade,
+    /// A half of it is no PEM of its kind.
+    #[error("{half} is no PEM of its kind: {source}")]
     NotPem {
-        /// Which.
-        path: PathBuf,
+        /// Which: a file's name, or what it is.
+        half: String,
         /// What the reader says.
         source: rustls::pki_types::pem::Error,
     },
@@ -61,13 +79,30 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// What the files held when they were last looked at.
+/// Certificate and key when they were last looked at.
 type Content = (Vec<u8>, Vec<u8>);
 
-/// Keeps [`Current`] at what the files hold.
+impl CertificateSource {
+    async fn content(&self) -> Result<Content, CertificateError> {
+        match self {
+            Self::Files(files) => Ok((read(&files.certificate).await?, read(&files.key).await?)),
+            Self::Keeper(keeper) => keeper.pem().ok_or(CertificateError::NotMade),
+        }
+    }
+
+    /// What to call certificate and key in messages.
+    fn halves(&self) -> [String; 2] {
+        match self {
+            Self::Files(files) => [files.certificate.display().to_string(), files.key.display().to_string()],
+            Self::Keeper(_) => ["the certificate".to_owned(), "its key".to_owned()],
+        }
+    }
+}
+
+/// Keeps [`Current`] at what the source holds.
 #[derive(Debug)]
 pub struct Reader {
-    files: CertificateFiles,
+    source: CertificateSource,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,
     content: Option<Content>,
@@ -76,9 +111,9 @@ pub struct Reader {
 
 impl Reader {
     /// A reader that has not looked yet.
-    pub fn new(files: CertificateFiles, provider: Arc<CryptoProvider>) -> Self {
+    pub fn new(source: CertificateSource, provider: Arc<CryptoProvider>) -> Self {
         let state = CertificateState::Missing("not read yet".to_owned());
-        Self { files, provider, current: Arc::default(), content: None, state }
+        Self { source, provider, current: Arc::default(), content: None, state }
     }
 
     /// The certificate in use.
@@ -86,12 +121,12 @@ impl Reader {
         Arc::clone(&self.current)
     }
 
-    /// Looks at the files once. Returns the state if a certificate was loaded, or is missing for another reason than before.
+    /// Looks at the source once. Returns the state if a certificate was loaded, or is missing for another reason than before.
     pub async fn look(&mut self) -> Option<CertificateState> {
         let state = match self.load().await {
             Ok(false) => return None,
             Ok(true) => {
-                tracing::info!(certificate = %self.files.certificate.display(), "the webhook certificate is loaded");
+                tracing::info!(certificate = self.source.halves()[0], "the webhook certificate is loaded");
                 CertificateState::Loaded
             }
             Err(error) if self.state == CertificateState::Loaded => {
@@ -111,18 +146,16 @@ impl Reader {
         Some(state)
     }
 
-    /// Takes what the files hold into use, if that is new; says whether it was.
+    /// Takes what the source holds into use, if that is new; says whether it was.
     async fn load(&mut self) -> Result<bool, CertificateError> {
-        let CertificateFiles { certificate, key } = &self.files;
-        let content = (read(certificate).await?, read(key).await?);
+        let content = self.source.content().await?;
         if self.content.as_ref() == Some(&content) {
             return Ok(false);
         }
-        let not_pem = |path: &Path| {
-            let path = path.to_owned();
-            move |source| CertificateError::NotPem { path, source }
-        };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&content.0).collect::<Result<_, _>>().map_err(not_pem(certificate))?;
+        let not_pem = |half: String| move |source| CertificateError::NotPem { half, source };
+        let [certificate, key] = self.source.halves();
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&content.0).collect::<Result<_, _>>().map_err(not_pem(certificate.clone()))?;
         if chain.is_empty() {
             return Err(not_pem(certificate)(rustls::pki_types::pem::Error::NoItemsFound));
         }
@@ -171,7 +204,7 @@ mod tests {
     }
 
     fn reader(folder: &Folder) -> Reader {
-        Reader::new(folder.files(), Arc::new(rustls::crypto::ring::default_provider()))
+        Reader::new(CertificateSource::Files(folder.files()), Arc::new(rustls::crypto::ring::default_provider()))
     }
 
     #[tokio::test]
@@ -219,5 +252,27 @@ mod tests {
         folder.write(&new_certificate, &new_key);
         reader.look().await;
         assert_eq!(in_use(&reader), Some(new));
+    }
+    #[derive(Debug, Default)]
+    struct Kept(RwLock<Option<(Vec<u8>, Vec<u8>)>>);
+
+    impl CertificateKeeper for Kept {
+        fn pem(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+            self.0.read().unwrap().clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_the_process_keeps_is_taken_up_when_it_is_made() {
+        let kept = Arc::new(Kept::default());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut reader = Reader::new(CertificateSource::Keeper(kept.clone()), provider);
+        assert_eq!(reader.look().await, Some(CertificateState::Missing("it has not been made yet".to_owned())));
+        for _ in 0..2 {
+            let (certificate, key, der) = made();
+            *kept.0.write().unwrap() = Some((certificate.into_bytes(), key.into_bytes()));
+            assert_eq!(reader.look().await, Some(CertificateState::Loaded));
+            assert_eq!((reader.look().await, in_use(&reader)), (None, Some(der)));
+        }
     }
 }

@@ -22,6 +22,6 @@ pub mod registration;
 mod review;
 mod server;
 
-pub use certificate::{CertificateFiles, CertificateState};
+pub use certificate::{CertificateFiles, CertificateKeeper, CertificateSource, CertificateState};
 pub use index::{InUse, NotSynced, Partner, PoolIndex, PoolName};
 pub use server::{RELOAD_EVERY, Report, Scope, Tls, Webhooks, serve};

@@ -16,7 +16,7 @@ use axum_server::{Handle, tls_rustls::RustlsConfig};
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use tokio::net::TcpListener;
 
-use crate::certificate::{CertificateFiles, CertificateState, Reader};
+use crate::certificate::{CertificateSource, CertificateState, Reader};
 use crate::index::PoolIndex;
 use crate::review::{self, Answer, Review};
 use crate::{claims, convert, pools, registration};
@@ -60,9 +60,9 @@ pub trait Report: Send + Sync {
 pub struct Tls {
     /// Versions and cipher suites.
     pub offer: ConfigBuilder<ServerConfig, WantsVerifier>,
-    /// The certificate. Files that are missing are waited for.
-    pub files: CertificateFiles,
-    /// How often the files are looked at; in a manager [`RELOAD_EVERY`].
+    /// The certificate. One that is missing is waited for.
+    pub source: CertificateSource,
+    /// How often it is looked at; in a manager [`RELOAD_EVERY`].
     pub reload_every: Duration,
 }
 
@@ -84,7 +84,7 @@ pub async fn serve(
     webhooks: Webhooks,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let mut reader = Reader::new(tls.files, Arc::clone(tls.offer.crypto_provider()));
+    let mut reader = Reader::new(tls.source, Arc::clone(tls.offer.crypto_provider()));
     let mut config = tls.offer.with_no_client_auth().with_cert_resolver(reader.current());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
 

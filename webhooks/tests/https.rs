@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use webhooks::{
-    CertificateFiles, CertificateState, InUse, NotSynced, Partner, PoolIndex, PoolName, Report, Scope, Tls, Webhooks,
-    registration, serve,
+    CertificateFiles, CertificateSource, CertificateState, InUse, NotSynced, Partner, PoolIndex, PoolName, Report, Scope, Tls,
+    Webhooks, registration, serve,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -87,7 +87,10 @@ impl Running {
         let provider = Arc::new(ring::default_provider());
         let tls = Tls {
             offer: ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap(),
-            files: CertificateFiles { certificate: folder.path().join("tls.crt"), key: folder.path().join("tls.key") },
+            source: CertificateSource::Files(CertificateFiles {
+                certificate: folder.path().join("tls.crt"),
+                key: folder.path().join("tls.key"),
+            }),
             reload_every: Duration::from_millis(10),
         };
         let (tell, told) = unbounded_channel();
