@@ -16,6 +16,8 @@ use crate::{apply, installed, release};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "capi-ipam-in-cluster-webhook-service-cert";
+const THE_SECRET: [&str; 4] = ["secret", SECRET, "-n", MANAGER_NAMESPACE];
+const END: &str = "-----END CERTIFICATE-----\n";
 const NAMES: [&str; 2] = [
     "capi-ipam-in-cluster-webhook-service.capi-ipam-in-cluster-system.svc",
     "capi-ipam-in-cluster-webhook-service.capi-ipam-in-cluster-system.svc.cluster.local",
@@ -32,7 +34,7 @@ fn text(bytes: &Value) -> Result<String> {
 
 /// One text of the Secret.
 fn kept(control_plane: &ControlPlane, key: &str) -> Result<String> {
-    text(&get(control_plane, &["secret", SECRET, "-n", MANAGER_NAMESPACE])?["data"][key]).context(key.to_owned())
+    text(&get(control_plane, &THE_SECRET)?["data"][key]).context(key.to_owned())
 }
 
 /// How the API server is to reach our webhooks: four and five, four, and the four definitions.
@@ -117,36 +119,42 @@ async fn without_cert_manager_every_replica_serves_with_a_certificate_that_the_a
     }
     assert!(answers(first, NAMES[0], &std::fs::read_to_string(control_plane.authority())?).await.is_err());
 
-    renewal_is_taken_up_by_all(&control_plane, &bundle, &[first, second]).await?;
+    let due =
+        ["authority", "certificate"].map(|what| format!("in-cluster.ipam.cluster.x-k8s.io/{what}-renewal=2026-01-01T00:00:00Z"));
+    control_plane.kubectl(&[&["annotate", "--overwrite"][..], &THE_SECRET, &[&due[0], &due[1]]].concat())?;
+    let bundle = renewal_is_taken_up_by_all(&control_plane, &bundle, &[first, second]).await?;
+
+    // As cert-manager leaves it.
+    let stripped = r#"[{"op": "remove", "path": "/data/ca.key"}, {"op": "remove", "path": "/metadata/annotations"}]"#;
+    control_plane.kubectl(&[&["patch"][..], &THE_SECRET, &["--type=json", "-p", stripped]].concat())?;
+    let bundle = renewal_is_taken_up_by_all(&control_plane, &bundle, &[first, second]).await?;
     assert_eq!(get(&control_plane, &others)?, before);
 
     // Without the leader and without the Secret, the other one begins again.
     leader.kill();
-    control_plane.kubectl(&["delete", "secret", SECRET, "-n", MANAGER_NAMESPACE])?;
+    control_plane.kubectl(&[&["delete"][..], &THE_SECRET].concat())?;
     eventually(PATIENCE, async || answers(second, NAMES[0], &trusted(&control_plane)?).await).await?;
     assert!(!trusted(&control_plane)?.contains(&bundle));
     assert_eq!(get(&control_plane, &others)?, before);
     Ok(())
 }
 
-/// When both are due, the authority comes first, beside the earlier one, and then all serve with what it signed.
-async fn renewal_is_taken_up_by_all(control_plane: &ControlPlane, earlier: &str, ports: &[u16]) -> Result<()> {
-    let due =
-        ["authority", "certificate"].map(|what| format!("in-cluster.ipam.cluster.x-k8s.io/{what}-renewal=2026-01-01T00:00:00Z"));
-    let annotate = ["annotate", "--overwrite", "secret", SECRET, "-n", MANAGER_NAMESPACE, &due[0], &due[1]];
-    control_plane.kubectl(&annotate)?;
+/// The authority comes first, beside the one before it, and then all serve with what it signed. Returns what is trusted.
+async fn renewal_is_taken_up_by_all(control_plane: &ControlPlane, earlier: &str, ports: &[u16]) -> Result<String> {
+    let signing = |bundle: &str| bundle.split_inclusive(END).next().unwrap_or_default().to_owned();
     let renewed = || {
         let bundle = trusted(control_plane)?;
-        let new = bundle.strip_suffix(earlier).filter(|new| !new.is_empty());
-        new.map(str::to_owned).context("the authority is the earlier one")
+        ensure!(bundle == format!("{}{}", signing(&bundle), signing(earlier)), "the authority is the earlier one");
+        Ok(bundle)
     };
     eventually(PATIENCE, async || renewed().map(drop)).await?;
-    let new = renewed()?;
+    let bundle = renewed()?;
     eventually(PATIENCE, async || {
         for port in ports {
-            answers(*port, NAMES[0], &new).await?;
+            answers(*port, NAMES[0], &signing(&bundle)).await?;
         }
         Ok(())
     })
-    .await
+    .await?;
+    Ok(bundle)
 }
