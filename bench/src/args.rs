@@ -15,10 +15,10 @@ pub struct Args {
     #[arg(long)]
     manager: Option<String>,
     /// How many claims are bound at once, one round of runs for each
-    #[arg(long, value_delimiter = ',', default_value = "1000,3000", value_parser = at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "1000,2000", value_parser = at_least_one)]
     pub sizes: Vec<usize>,
     /// Over how many pools they are spread, one round of runs for each
-    #[arg(long, value_delimiter = ',', default_value = "1,100", value_parser = at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
     pub pools: Vec<usize>,
     /// What is measured [default: all]
     #[arg(long, value_delimiter = ',', value_enum, hide_default_value = true,
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, default_value = "32", value_parser = at_least_one)]
     pub connections: usize,
     /// How often `steady` makes and deletes a claim
-    #[arg(long, default_value = "1000", value_parser = at_least_one)]
+    #[arg(long, default_value = "200", value_parser = at_least_one)]
     pub rounds: usize,
     /// How many claims wait in `waiters`
     #[arg(long, default_value = "1000", value_parser = at_least_one)]

@@ -46,7 +46,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         per_bind(report)
             .map(|bytes| goal("resident memory per bound claim with its address, bytes", "<= 400", bytes, 0, bytes <= 400.0)),
         most(report.memory.iter().map(|memory| count(memory.requests)))
-            .map(|requests| goal("requests in 10 s when settled, watches aside", "0", requests, 0, requests < 1.0)),
+            .map(|requests| goal("requests in 5 s when settled, watches aside", "0", requests, 0, requests < 1.0)),
         million(report).map(|ns| goal("ledger at 10^6 held, ns for reserve or release", "< 1000", ns, 0, ns < 1000.0)),
         most(report.two.iter().map(|two| size(two.duplicates + two.lost)))
             .map(|bad| goal("two active managers, duplicates and lost claims", "0", bad, 0, bad < 1.0)),

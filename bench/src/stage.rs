@@ -16,6 +16,9 @@ use crate::watch::Watch;
 const QUIET: Duration = Duration::from_secs(2);
 const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long requests are counted while nothing should happen.
+pub const WATCHED: Duration = Duration::from_secs(5);
+
 /// A fresh control plane.
 pub struct Stage {
     /// The server and its neighbours.

@@ -1,7 +1,5 @@
 //! `memory`: what a manager takes and asks for while nothing happens.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use serde::Serialize;
 use testbed::Manager;
@@ -9,10 +7,7 @@ use testbed::Manager;
 use crate::latency::ratio;
 use crate::progress::bar;
 use crate::report::{Row, megabytes, seconds};
-use crate::stage::{Stage, own_metric};
-
-/// How long requests are counted.
-const WATCHED: Duration = Duration::from_secs(10);
+use crate::stage::{Stage, WATCHED, own_metric};
 
 /// A manager at rest.
 #[derive(Clone, Debug, Serialize)]
@@ -31,9 +26,9 @@ pub struct Memory {
     pub bytes_per_address: Option<f64>,
     /// What the manager itself says a claim record takes.
     pub bytes_per_claim: Option<f64>,
-    /// Requests other than watches during ten seconds.
+    /// Requests other than watches during five seconds.
     pub requests: u64,
-    /// Processor time during the same ten seconds.
+    /// Processor time during the same five seconds.
     pub cpu_seconds: f64,
 }
 
@@ -47,8 +42,8 @@ impl Row for Memory {
         "B/bind",
         "B/address record",
         "B/claim record",
-        "requests in 10 s",
-        "CPU s in 10 s",
+        "requests in 5 s",
+        "CPU s in 5 s",
     ];
 
     fn cells(&self) -> Vec<String> {

@@ -10,7 +10,7 @@ use crate::latency::Latency;
 use crate::load::{Batch, Room, addresses_url};
 use crate::progress::bar;
 use crate::report::{Row, yes};
-use crate::stage::Stage;
+use crate::stage::{Stage, WATCHED};
 use crate::watch::{Watch, What};
 
 const FREED: [usize; 3] = [1, 10, 100];
@@ -28,14 +28,14 @@ pub struct Waiters {
     pub latency: Latency,
     /// Whether those served are the oldest.
     pub order_kept: bool,
-    /// Requests other than watches in ten seconds of waiting before.
+    /// Requests other than watches in five seconds of waiting before.
     pub requests_while_waiting: u64,
 }
 
 impl Row for Waiters {
     const TITLE: &'static str = "waiters: addresses of a full pool freed together";
     const COLUMNS: &'static [&'static str] =
-        &["waiting", "freed", "served", "free -> bound p50 ms", "p99 ms", "max ms", "order kept", "requests in 10 s before"];
+        &["waiting", "freed", "served", "free -> bound p50 ms", "p99 ms", "max ms", "order kept", "requests in 5 s before"];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.waiting.to_string(), self.freed.to_string(), self.served.to_string()];
@@ -89,7 +89,7 @@ async fn while_waiting(stage: &Stage) -> Result<u64> {
     stage.settle().await?;
     let before = stage.requests().await?;
     let spinner = bar("watch them wait", 0);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(WATCHED).await;
     spinner.finish_and_clear();
     Ok(stage.requests().await?.since(&before).besides_watches())
 }
