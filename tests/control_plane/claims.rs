@@ -128,6 +128,7 @@ async fn an_address_has_exactly_the_fields_of_the_contract(fixture: &Fixture) ->
         assert_eq!(claim.finalizers(), ["ipam.cluster.x-k8s.io/ReleaseAddress"]);
         assert_eq!(claim.data["status"]["addressRef"], json!({"name": name}));
         let owner = scene.api(pool.kind).get(&pool.name).await?;
+        let version = format!("{GROUP}/{}", scene.capi_version);
         let address = scene.api("IPAddress").get(name).await?;
         let mut seen = serde_json::to_value(&address)?;
         for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
@@ -136,7 +137,7 @@ async fn an_address_has_exactly_the_fields_of_the_contract(fixture: &Fixture) ->
         assert_eq!(
             seen,
             json!({
-                "apiVersion": "ipam.cluster.x-k8s.io/v1beta2",
+                "apiVersion": version,
                 "kind": "IPAddress",
                 "metadata": {
                     "name": name,
@@ -144,7 +145,7 @@ async fn an_address_has_exactly_the_fields_of_the_contract(fixture: &Fixture) ->
                     "labels": {"cluster.x-k8s.io/cluster-name": "green"},
                     "finalizers": ["ipam.cluster.x-k8s.io/ProtectAddress"],
                     "ownerReferences": [
-                        {"apiVersion": "ipam.cluster.x-k8s.io/v1beta2", "kind": "IPAddressClaim", "name": name,
+                        {"apiVersion": version, "kind": "IPAddressClaim", "name": name,
                          "uid": claim.uid(), "controller": true, "blockOwnerDeletion": true},
                         {"apiVersion": "ipam.cluster.x-k8s.io/v1alpha2", "kind": pool.kind, "name": pool.name,
                          "uid": owner.uid(), "controller": false, "blockOwnerDeletion": true},

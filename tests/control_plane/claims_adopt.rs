@@ -65,7 +65,7 @@ async fn a_bare_address_is_completed(fixture: &Fixture) -> Result<()> {
     assert_eq!(after.labels().get("cluster.x-k8s.io/cluster-name").map(String::as_str), Some("green"));
     let wanted = [owner("IPAddressClaim", "web", true), owner("InClusterIPPool", "blue", false)];
     assert_eq!(owners(&scene, "web").await?, wanted);
-    assert_eq!(scene.ready_becomes("web", "True", "AddressAllocated").await?, "allocated 10.0.0.15/25");
+    scene.says_allocated("web", "10.0.0.15/25").await?;
     // What is complete is not written again.
     scene.untouched("IPAddress", "web").await
 }
@@ -359,10 +359,8 @@ async fn a_removed_address_that_was_given_away_is_replaced(fixture: &Fixture) ->
     eventually(Duration::from_secs(30), async || {
         let address = scene.get("IPAddress", "web").await?.context("not there again yet")?;
         ensure!(address.data["spec"]["address"] == "10.0.0.12", "{:?}", address.data);
-        let ready = scene.ready("web").await?.context("no Ready")?;
-        ensure!(ready.status == "True" && ready.message == "allocated 10.0.0.12/24", "{ready:?}");
         Ok(())
     })
     .await?;
-    Ok(())
+    scene.says_allocated("web", "10.0.0.12/24").await
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, pin_mut};
 use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
-use testbed::{Counts, Pool, QUIET, Scene, eventually, ready_of};
+use testbed::{Counts, Pool, QUIET, Scene, conditions_of, eventually, ready_of};
 
 use crate::conformance;
 use crate::fixture::{Conformance, Fixture, Mode, except};
@@ -58,10 +58,12 @@ async fn a_claim_is_published_in_one_write_and_was_never_false(fixture: &Fixture
         for version in before {
             ensure!(version.data.get("status").is_none_or(|status| *status == json!({})), "{:?}", version.data);
         }
-        let ready = ready_of(latest, "v1beta2")?.context("bound, but not Ready")?;
-        assert_eq!((&*ready.status, &*ready.reason), ("True", "AddressAllocated"));
-        assert_eq!(ready.message, format!("allocated 10.0.0.{}/24", 10 + number));
-        let legacy = &latest.data["status"]["deprecated"]["v1beta1"]["conditions"][0];
+        let ready = ready_of(latest, scene.capi_version)?.context("bound, but not Ready")?;
+        let message = format!("allocated 10.0.0.{}/24", 10 + number);
+        // The legacy flavour, which is all that an old release keeps, has neither reason nor message of what is true.
+        let said = if fixture.mode == Mode::V1Beta1 { ["True", "", ""] } else { ["True", "AddressAllocated", &message] };
+        assert_eq!([&*ready.status, &*ready.reason, &*ready.message], said);
+        let legacy = &conditions_of(latest, scene.capi_version).1[0];
         let fields: Vec<&String> = legacy.as_object().context("no legacy condition")?.keys().collect();
         assert_eq!(fields, ["lastTransitionTime", "status", "type"]);
     }
@@ -152,15 +154,21 @@ async fn conditions_of_others_are_kept(fixture: &Fixture) -> Result<()> {
     let new = json!({"type": "Mine", "status": "True", "reason": "Because", "message": "", "lastTransitionTime": time});
     let legacy =
         json!({"type": "MineToo", "status": "False", "severity": "Info", "reason": "Because", "lastTransitionTime": time});
-    let status = json!({"status": {"conditions": [new], "deprecated": {"v1beta1": {"conditions": [legacy]}}}});
+    // An old release keeps the legacy flavour only.
+    let old = fixture.mode == Mode::V1Beta1;
+    let status = match old {
+        true => json!({"conditions": [legacy]}),
+        false => json!({"conditions": [new], "deprecated": {"v1beta1": {"conditions": [legacy]}}}),
+    };
+    let status = json!({ "status": status });
     let patch = kube::api::Patch::Merge(&status);
     scene.api("IPAddressClaim").patch_status("web", &kube::api::PatchParams::default(), &patch).await?;
     scene.annotate(pool.kind, "blue", "cluster.x-k8s.io/paused", None).await?;
     scene.ready_becomes("web", "True", "AddressAllocated").await?;
     let claim = scene.api("IPAddressClaim").get("web").await?;
     let has = |conditions: &Value, wanted: &Value| conditions.as_array().is_some_and(|all| all.contains(wanted));
-    let status = &claim.data["status"];
-    ensure!(has(&status["conditions"], &new) && has(&status["deprecated"]["v1beta1"]["conditions"], &legacy), "{status}");
+    let (news, legacies) = conditions_of(&claim, scene.capi_version);
+    ensure!((old || has(news, &new)) && has(legacies, &legacy), "{}", claim.data["status"]);
     Ok(())
 }
 

@@ -61,11 +61,6 @@ fn conformance_trials() -> Vec<Conformance> {
     claims.into_iter().chain(pools).flatten().collect()
 }
 
-/// Runs beside an old release of Cluster API: what depends on its kinds, and not on conditions that it cannot keep.
-fn old_release_trials() -> Vec<Conformance> {
-    [claims_paused::trials(), claims_release::trials(), claims_requested::trials()].into_iter().flatten().collect()
-}
-
 /// Runs once, each with its own control plane.
 fn standalone_trials() -> Vec<Standalone> {
     let objects = [claims_events::trials(), claims_flags::trials(), pools_events::trials(), samples::trials()];
@@ -83,8 +78,7 @@ fn main() -> ExitCode {
     for mode in Mode::ALL {
         // The trials share what their mode needs; it ends with the last of them.
         let shared = Arc::new(Shared::new(mode));
-        let listed = if mode == Mode::V1Beta1 { old_release_trials() } else { conformance_trials() };
-        let runs = listed.into_iter().filter(|trial| !trial.except.contains(&mode));
+        let runs = conformance_trials().into_iter().filter(|trial| !trial.except.contains(&mode));
         trials.extend(runs.map(|trial| trial.within(&shared)));
     }
     trials.extend(standalone_trials().into_iter().map(Standalone::into_trial));

@@ -111,7 +111,7 @@ async fn a_pool_that_breaks_keeps_what_it_gave_and_works_again_once_repaired(fix
         scene.tells(&second, "PoolNotReady", &["10.0.0.10-10.0.0.999"]).await?;
         let after = scene.get("IPAddress", &first).await?.context("the address is gone")?;
         ensure!(after == before, "a broken pool changed an address: {after:?}");
-        assert_eq!(scene.ready_becomes(&first, "True", "AddressAllocated").await?, "allocated 10.0.0.10/24");
+        scene.says_allocated(&first, "10.0.0.10/24").await?;
 
         scene.respec(&pool, "{addresses: ['10.0.0.10-10.0.0.12']}").await?;
         assert_eq!(scene.address(&second).await?, "10.0.0.11");

@@ -38,7 +38,7 @@ pub use manager::{Manager, ManagerCommand};
 pub use release::BuiltRelease;
 pub use requests::Request;
 pub use sample::Sample;
-pub use scene::{Counts, Pool, QUIET, Ready, Scene, ready_of};
+pub use scene::{Counts, Pool, QUIET, Ready, Scene, conditions_of, ready_of};
 pub use waiting::{consistently, eventually, eventually_blocking};
 pub use webhooks::Webhooks;
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-pub use self::claims::{QUIET, Ready, ready_of};
+pub use self::claims::{QUIET, Ready, conditions_of, ready_of};
 use crate::{CapiCrds, consistently, eventually};
 
 const GROUP: &str = "ipam.cluster.x-k8s.io";
@@ -30,7 +30,7 @@ pub struct Scene {
     /// The namespace's name, unique on this control plane.
     pub namespace: String,
     /// The version of Cluster API's kinds here.
-    capi_version: &'static str,
+    pub capi_version: &'static str,
 }
 
 /// A pool made by a scene.

@@ -58,6 +58,19 @@ impl Scene {
         .await
     }
 
+    /// Waits until a claim says that it was given this, `10.0.0.10/24`. The legacy flavour, which is all that an old release
+    /// keeps, only says that it is ready.
+    pub async fn says_allocated(&self, claim: &str, address: &str) -> Result<()> {
+        let expected = format!("allocated {address}");
+        eventually(PATIENCE, async || {
+            let ready = self.ready(claim).await?.with_context(|| format!("{claim} says nothing yet"))?;
+            let said = ready.status == "True" && ready.reason == "AddressAllocated" && ready.message == expected;
+            ensure!(said || is_silent(&ready), "{claim} says {ready:?}, not {expected:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits for a `Ready=False` of this reason whose message contains each of `words`.
     pub async fn tells(&self, claim: &str, reason: &str, words: &[&str]) -> Result<()> {
         eventually(PATIENCE, async || {
@@ -134,11 +147,7 @@ impl Scene {
 
 /// Reads both flavours of `Ready` from a claim that was read in `version`. A release that knows v1beta1 only keeps just the legacy one.
 pub fn ready_of(claim: &DynamicObject, version: &str) -> Result<Option<Ready>> {
-    let status = &claim.data["status"];
-    let (new, legacy) = match version {
-        "v1beta1" => (&status["v1beta2"]["conditions"], &status["conditions"]),
-        _ => (&status["conditions"], &status["deprecated"]["v1beta1"]["conditions"]),
-    };
+    let (new, legacy) = conditions_of(claim, version);
     let (new, legacy) = (ready_among(new), ready_among(legacy));
     let Some(legacy) = legacy else {
         ensure!(new.is_none(), "only the new flavour of Ready is there: {}", as_text(claim));
@@ -166,6 +175,15 @@ pub fn ready_of(claim: &DynamicObject, version: &str) -> Result<Option<Ready>> {
         message: text(new, "message").unwrap_or_default(),
         severity,
     }))
+}
+
+/// Both flavours of all conditions of a claim that was read in `version`, the new one first.
+pub fn conditions_of<'a>(claim: &'a DynamicObject, version: &str) -> (&'a Value, &'a Value) {
+    let status = &claim.data["status"];
+    match version {
+        "v1beta1" => (&status["v1beta2"]["conditions"], &status["conditions"]),
+        _ => (&status["conditions"], &status["deprecated"]["v1beta1"]["conditions"]),
+    }
 }
 
 fn is_silent(ready: &Ready) -> bool {
