@@ -64,7 +64,8 @@ fn picture(fills: &[Fill], curve: &Curve, text: &mut String) -> std::result::Res
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(0..width, 0.0..height)?;
-    chart.configure_mesh().max_light_lines(0).x_desc("addresses held").y_desc(curve.unit).draw()?;
+    // Not `max_light_lines(0)`: looking for no key points on an axis of whole numbers never ends.
+    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("addresses held").y_desc(curve.unit).draw()?;
     for (fill, colour) in fills.iter().zip(COLOURS.iter().cycle()) {
         let line = fill.curve.iter().map(|point| (point.held, (curve.of)(point)));
         let colour = *colour;
@@ -86,4 +87,46 @@ fn picture(fills: &[Fill], curve: &Curve, text: &mut String) -> std::result::Res
 #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::latency::Latency;
+
+    fn fill(points: &[usize]) -> Fill {
+        let point = |held: &usize| Point { held: *held, binds_per_second: 100.0, p99_ms: 20.0, rss_bytes: 20_000_000 };
+        Fill {
+            size: 100,
+            pools: 7,
+            bound: 100,
+            binds_per_second: 100.0,
+            latency: Latency::default(),
+            of_two_writes: 0.5,
+            of_all_writes: 0.9,
+            writes_per_bind: 3.0,
+            writes: BTreeMap::new(),
+            events_per_bind: 0.0,
+            cpu_seconds_per_1000: 1.0,
+            curve: points.iter().map(point).collect(),
+        }
+    }
+
+    #[test]
+    fn each_fill_has_a_line_and_a_name() {
+        for curve in &CURVES {
+            let svg = svg(&[fill(&[50, 100]), fill(&[100_000, 200_000])], curve).unwrap();
+            assert!(svg.contains(curve.unit) && svg.matches("100 claims, 7 pools").count() == 2, "{svg}");
+            assert!(svg.matches("<polyline").count() >= 4, "{svg}");
+        }
+    }
+
+    #[test]
+    fn without_a_fill_nothing_is_drawn() {
+        let folder = Path::new("does-not-exist");
+        assert_eq!(draw(&[fill(&[])], folder).unwrap(), Vec::<PathBuf>::new());
+        assert!(!folder.exists());
+    }
 }

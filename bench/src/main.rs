@@ -51,12 +51,11 @@ async fn run(args: &Args) -> Result<()> {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
     };
     // What was measured before a failure or Ctrl-C is told all the same.
-    let drawn = curves::draw(&report.fill, &args.curves)?;
     match args.out {
         Out::Table => println!("{}", report.tables()),
         Out::Json => println!("{}", report.json()?),
     }
-    for file in drawn {
+    for file in curves::draw(&report.fill, &args.curves)? {
         eprintln!("bench: drew {}", file.display());
     }
     measured
