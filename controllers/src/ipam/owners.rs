@@ -2,8 +2,9 @@
 
 use api::PoolKind;
 use api::capi::CapiVersion;
-use api::names::IPAM_GROUP;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use api::names::{FIELD_MANAGER, IPAM_GROUP};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::{Map, Value, json};
 
 use super::compact::Uid;
 
@@ -70,6 +71,20 @@ fn same_object(one: &OwnerReference, other: &OwnerReference) -> bool {
 
 fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Whether our manager made this very object (8.3). What clusterctl makes again on another server gets its managed fields back,
+/// but new owners: among the owners that we gave it there, some are not those it has.
+pub fn made_by_us(meta: &ObjectMeta) -> bool {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    let is_owner = |field: &str| owners.iter().any(|owner| field == format!("k:{}", json!({"uid": owner.uid})));
+    meta.managed_fields.iter().flatten().filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)).any(|entry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| {
+            let given = fields.0.pointer("/f:metadata/f:ownerReferences").and_then(Value::as_object);
+            let mut given = given.into_iter().flat_map(Map::keys).filter(|field| field.starts_with("k:"));
+            fields.0.get("f:spec").is_some() && given.all(|field| is_owner(field))
+        })
+    })
 }
 
 #[cfg(test)]

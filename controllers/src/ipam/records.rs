@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use api::PoolKind;
 use api::capi::{CapiVersion, ClaimConditions, ClaimReady, IpAddress, IpAddressClaim, ReadyView};
 use api::names::{
-    CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, FIELD_MANAGER, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT,
-    WATCH_FILTER_LABEL,
+    CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT, WATCH_FILTER_LABEL,
 };
 use api::v1alpha2::PoolStatus;
 use compact_str::CompactString;
@@ -372,10 +371,6 @@ impl Address {
             Some((_, key)) if key.kind.is_prefix() => length.and_then(|length| Span::parse(&spec.address, length).ok()),
             _ => Span::parse_host(&spec.address).ok(),
         };
-        let written = meta.managed_fields.iter().flatten().any(|entry| {
-            entry.manager.as_deref() == Some(FIELD_MANAGER)
-                && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some())
-        });
         Self {
             uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
             revision: Revision::new(meta.resource_version.as_deref().unwrap_or_default()),
@@ -388,7 +383,7 @@ impl Address {
             cluster_label: label(meta, CLUSTER_NAME_LABEL).map(|text| names.intern(text)),
             other_claim: (spec.claim_ref.name != name).then(|| spec.claim_ref.name.as_str().into()),
             prefix: spec.prefix.and_then(|prefix| i16::try_from(prefix).ok()).unwrap_or_default(),
-            ours: written,
+            ours: owners::made_by_us(meta),
             filtered: watch_filter.is_none_or(|filter| label(meta, WATCH_FILTER_LABEL) == Some(filter)),
             moving: annotation(meta, DELETE_FOR_MOVE).is_some(),
         }

@@ -245,6 +245,24 @@ fn only_what_our_manager_wrote_and_nobody_was_told_of_is_fresh() {
 }
 
 #[test]
+fn what_was_made_again_with_our_managed_fields_is_not_fresh() {
+    let with = |uid: &str| {
+        format!(
+            r#"ownerReferences: [{{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: {uid}}}],
+               managedFields: [{{manager: ipam-in-cluster, operation: Update, fieldsV1: {{
+                   f:spec: {{f:address: {{}}}},
+                   f:metadata: {{f:ownerReferences: {{.: {{}}, 'k:{{"uid":"c-a"}}': {{}}}}}}}}}}]"#
+        )
+    };
+    let mut given = Given::pool_of(1);
+    given.claim(claim("a", ""));
+    for (owner, fresh) in [("c-a", true), ("c-new", false)] {
+        given.address(address("a", "10.0.0.10", &with(owner)));
+        assert_eq!(given.facts("a").address.unwrap().fresh, fresh, "{owner}");
+    }
+}
+
+#[test]
 fn what_this_process_posted_is_its_own_by_uid_or_by_its_claim_while_the_answer_is_out() {
     let mut given = Given::pool_of(1);
     given.claim(claim("a", ""));
