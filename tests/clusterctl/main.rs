@@ -50,6 +50,14 @@ fn without_webhooks(control_plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
+/// Takes Cluster API's own registrations away: its controllers do not run here.
+fn without_webhooks_of_cluster_api(control_plane: &ControlPlane) -> Result<()> {
+    for kind in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+        control_plane.kubectl(&["delete", kind, "-l", "cluster.x-k8s.io/provider=cluster-api"])?;
+    }
+    Ok(())
+}
+
 /// The arguments of the installed Deployment.
 fn installed_arguments(control_plane: &ControlPlane) -> Result<Vec<String>> {
     let text = control_plane.kubectl(&["get", "deployment", INSTALLED, "-n", MANAGER_NAMESPACE, "-o", "json"])?;

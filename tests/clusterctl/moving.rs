@@ -1,15 +1,19 @@
-//! `clusterctl move` of a cluster between two control planes, with a manager at work on each all the time.
+//! `clusterctl move` of clusters between two control planes, with a manager at work on each all the time that also serves the
+//! webhooks there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use testbed::{BuiltRelease, CapiCrds, Clusterctl, ControlPlane, Counts, Manager, Pool, QUIET, Scene, consistently, eventually};
+use testbed::{
+    BuiltRelease, CapiCrds, Clusterctl, ControlPlane, Counts, Manager, Pool, QUIET, Scene, Webhooks, consistently, eventually,
+};
 
-use crate::{bare, clusterctl, start_installed, without_webhooks};
+use crate::{bare, clusterctl, installed, without_webhooks_of_cluster_api};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,8 +38,8 @@ impl Side {
     fn start(clusterctl: &Clusterctl) -> Result<Self> {
         let control_plane = ControlPlane::start(bare())?;
         clusterctl.init(&control_plane, BuiltRelease::VERSION)?;
-        without_webhooks(&control_plane)?;
-        let manager = start_installed(&control_plane)?;
+        without_webhooks_of_cluster_api(&control_plane)?;
+        let (_, manager) = Webhooks::serve_installed(&control_plane, &installed(&control_plane)?)?;
         Ok(Self { manager, control_plane })
     }
 
@@ -48,11 +52,11 @@ impl Side {
     }
 }
 
-/// A cluster with bound claims on pools of every kind.
-async fn cluster_with_bound_claims(scene: &Scene) -> Result<[Pool; 4]> {
-    scene.cluster("blue", "{}", false).await?;
+/// A cluster that clusterctl moves, and the YAML that makes a claim one of its.
+async fn cluster(scene: &Scene, name: &str) -> Result<String> {
+    scene.cluster(name, "{}", false).await?;
     // To unpause a cluster clusterctl removes a field, and a spec without any is refused.
-    scene.patch("Cluster", "blue", &json!({"spec": {"clusterNetwork": {"serviceDomain": "cluster.local"}}})).await?;
+    scene.patch("Cluster", name, &json!({"spec": {"clusterNetwork": {"serviceDomain": "cluster.local"}}})).await?;
     // clusterctl moves no cluster that is still coming up.
     let up = json!({"status": {
         "initialization": {"infrastructureProvisioned": true, "controlPlaneInitialized": true},
@@ -61,11 +65,17 @@ async fn cluster_with_bound_claims(scene: &Scene) -> Result<[Pool; 4]> {
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }],
     }});
-    let cluster = scene.api("Cluster").patch_status("blue", &PatchParams::default(), &Patch::Merge(up)).await?;
+    let cluster = scene.api("Cluster").patch_status(name, &PatchParams::default(), &Patch::Merge(up)).await?;
     let owner = json!({
-        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": "blue", "uid": cluster.uid(), "controller": true,
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": name, "uid": cluster.uid(), "controller": true,
     });
+    let metadata = json!({"labels": {"cluster.x-k8s.io/cluster-name": name}, "ownerReferences": [owner]});
+    Ok(json!({"metadata": metadata, "spec": {"clusterName": name}}).to_string())
+}
 
+/// A cluster with bound claims on pools of every kind.
+async fn cluster_with_bound_claims(scene: &Scene) -> Result<[Pool; 4]> {
+    let of_blue = cluster(scene, "blue").await?;
     let pools = [
         scene.pool("nodes", "{addresses: [10.0.0.10-10.0.0.20], prefix: 24, gateway: 10.0.0.1}").await?,
         scene.global_pool("vips", "{addresses: [10.0.1.10-10.0.1.20], prefix: 24}").await?,
@@ -73,11 +83,7 @@ async fn cluster_with_bound_claims(scene: &Scene) -> Result<[Pool; 4]> {
         scene.global_prefix_pool("regions", "{prefixes: ['fd01::/48']}").await?,
     ];
     for (name, pool, address) in CLAIMS {
-        let more = json!({
-            "metadata": {"labels": {"cluster.x-k8s.io/cluster-name": "blue"}, "ownerReferences": [owner]},
-            "spec": {"clusterName": "blue"},
-        });
-        scene.claim_with(name, &pools[pool], &more.to_string()).await?;
+        scene.claim_with(name, &pools[pool], &of_blue).await?;
         ensure!(scene.address(name).await? == address, "{name} has another address than {address}");
     }
     Ok(pools)
@@ -103,9 +109,16 @@ async fn a_moved_cluster_keeps_its_addresses_and_leaves_none_that_could_be_given
     let there = here.elsewhere(target.control_plane.client().await?);
     let pools = cluster_with_bound_claims(&here).await?;
     assert_eq!(source.addresses_created()?, CLAIMS.len());
+    for pool in &pools {
+        let refused = here.delete(pool.kind, &pool.name).await.err().context("a pool in use can be deleted")?;
+        ensure!(format!("{refused:#}").contains("Pool has IPAddresses allocated"), "{refused:#}");
+    }
 
     let to = target.control_plane.kubeconfig().display().to_string();
-    clusterctl.run_on(&source.control_plane, &["move", "--namespace", &here.namespace, "--to-kubeconfig", &to])?;
+    let moves = |scene: &Scene| {
+        clusterctl.run_on(&source.control_plane, &["move", "--namespace", &scene.namespace, "--to-kubeconfig", &to])
+    };
+    moves(&here)?;
 
     arrives(&there, &pools).await?;
     assert_eq!(target.addresses_created()?, 0, "every address on the target is one that was moved");
@@ -123,6 +136,13 @@ async fn a_moved_cluster_keeps_its_addresses_and_leaves_none_that_could_be_given
     there.delete("IPAddressClaim", "node-0").await?;
     there.gone("IPAddressClaim", "node-0").await?;
     assert_eq!(there.claim_address("node-3", &pools[0]).await?, "10.0.0.10");
+
+    // Both sides gave the same address of a Global pool meanwhile. Another cluster moves with its.
+    assert_eq!(there.claim_address("vip-2", &pools[1]).await?, "10.0.1.12");
+    let of_green = cluster(&others, "green").await?;
+    others.patch("IPAddressClaim", "vip", &serde_json::from_str(&of_green)?).await?;
+    moves(&others)?;
+    is_kept_and_told(&others.elsewhere(target.control_plane.client().await?), &there).await?;
     for side in [&source, &target] {
         assert_eq!(side.manager.health("/healthz")?.0, 200);
     }
@@ -154,6 +174,27 @@ async fn arrives(there: &Scene, pools: &[Pool; 4]) -> Result<()> {
     }
     let cluster = there.api("Cluster").get("blue").await?;
     ensure!(cluster.data["spec"]["paused"] != true, "the moved cluster is still paused");
+    Ok(())
+}
+
+/// 8.3: an address that was moved is none that its manager may take back, although clusterctl restores even its managed fields.
+/// Its claim says who holds the address already, and gets it once that one is gone.
+async fn is_kept_and_told(there: &Scene, holders: &Scene) -> Result<()> {
+    let holder = format!("{}/vip-2", holders.namespace);
+    there.tells("vip", "AllocationFailed", &["10.0.1.12/24 is already held by", &holder]).await?;
+    let moved = there.api("IPAddress").get("vip").await?;
+    assert_eq!(moved.data["spec"]["address"], "10.0.1.12");
+    let mut ours = moved.managed_fields().iter().filter(|entry| entry.manager.as_deref() == Some("ipam-in-cluster"));
+    let has_spec = |entry: &ManagedFieldsEntry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some());
+    ensure!(ours.any(has_spec), "clusterctl restored no managed fields: {:?}", moved.managed_fields());
+    there.stays("IPAddress", "vip", QUIET).await?;
+    ensure!(there.bound_address("vip").await?.is_none(), "one address is published twice");
+    assert_eq!(holders.address("vip-2").await?, "10.0.1.12");
+
+    holders.delete("IPAddressClaim", "vip-2").await?;
+    holders.gone("IPAddress", "vip-2").await?;
+    assert_eq!(there.address("vip").await?, "10.0.1.12");
+    assert_eq!(there.api("IPAddress").get("vip").await?.uid(), moved.uid());
     Ok(())
 }
 

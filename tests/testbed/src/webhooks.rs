@@ -16,6 +16,9 @@ use crate::{eventually_blocking, free_port, repository};
 
 const POOLS: [&str; 4] = ["inclusterippools", "globalinclusterippools", "inclusterprefixpools", "globalinclusterprefixpools"];
 
+/// What clusterctl puts on everything of ours.
+const OURS: &str = "cluster.x-k8s.io/provider=ipam-in-cluster";
+
 /// The API server takes a while to notice registrations, and the manager up to ten seconds to notice a certificate.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,16 @@ impl Webhooks {
         webhooks.certify()?;
         let manager = webhooks.of(command).start(control_plane)?;
         webhooks.register(control_plane)?;
+        webhooks.wait_until_asked(control_plane)?;
+        Ok((webhooks, manager))
+    }
+
+    /// Like [`Webhooks::serve`], with what a release has registered on this control plane, at the manager's Service until now.
+    pub fn serve_installed(control_plane: &ControlPlane, command: &ManagerCommand) -> Result<(Self, Manager)> {
+        let webhooks = Self::create(control_plane)?;
+        webhooks.certify()?;
+        let manager = webhooks.of(command).start(control_plane)?;
+        webhooks.take_over(control_plane)?;
         webhooks.wait_until_asked(control_plane)?;
         Ok((webhooks, manager))
     }
@@ -78,14 +91,39 @@ impl Webhooks {
             webhooks.iter_mut().try_for_each(|webhook| self.point_here(&mut webhook["clientConfig"]))?;
             control_plane.apply(&configuration.to_string())?;
         }
+        self.register_conversion(control_plane)
+    }
+
+    fn register_conversion(&self, control_plane: &ControlPlane) -> Result<()> {
         let mut patch = read("crd/patches/conversion.yaml")?["spec"].take();
-        self.point_here(&mut patch["conversion"]["webhook"]["clientConfig"])?;
+        let client_config = &mut patch["conversion"]["webhook"]["clientConfig"];
+        self.point_here(client_config)?;
+        // One that is there already.
+        client_config["service"] = Value::Null;
         let names = POOLS.map(|pools| format!("{pools}.ipam.cluster.x-k8s.io"));
         let patch = json!({ "spec": patch }).to_string();
         let mut args = vec!["patch", "crd", "--type=merge", "-p", &patch];
         args.extend(names.iter().map(String::as_str));
         control_plane.kubectl(&args)?;
         Ok(())
+    }
+
+    /// Points what is registered under the provider's label here.
+    fn take_over(&self, control_plane: &ControlPlane) -> Result<()> {
+        let kinds = "mutatingwebhookconfigurations,validatingwebhookconfigurations";
+        let listed = control_plane.kubectl(&["get", kinds, "-l", OURS, "-o", "json"])?;
+        let mut listed: Value = serde_json::from_str(&listed)?;
+        let configurations = listed["items"].as_array_mut().context("no list")?;
+        ensure!(configurations.len() == 2, "the release has registered {} configurations", configurations.len());
+        for configuration in configurations {
+            let text = |value: &Value| value.as_str().map(str::to_owned).context("a configuration without name");
+            let (kind, name) = (text(&configuration["kind"])?, text(&configuration["metadata"]["name"])?);
+            let webhooks = configuration["webhooks"].as_array_mut().context("a configuration without webhooks")?;
+            webhooks.iter_mut().try_for_each(|webhook| self.point_here(&mut webhook["clientConfig"]))?;
+            let patch = json!([{"op": "replace", "path": "/webhooks", "value": webhooks}]).to_string();
+            control_plane.kubectl(&["patch", &kind, &name, "--type=json", "-p", &patch])?;
+        }
+        self.register_conversion(control_plane)
     }
 
     fn point_here(&self, client_config: &mut Value) -> Result<()> {
@@ -104,7 +142,7 @@ impl Webhooks {
             ensure!(text.contains("addresses is required"), "a pool without addresses is admitted, or not judged: {text}");
 
             let reference = json!({"apiGroup": "ipam.cluster.x-k8s.io", "kind": "InClusterIPPool", "name": "probe"});
-            let claim = dry_run(probe("v1beta1", "IPAddressClaim", &json!({ "poolRef": reference })))?;
+            let claim = dry_run(probe("v1beta2", "IPAddressClaim", &json!({ "poolRef": reference })))?;
             ensure!(claim["metadata"]["finalizers"].is_array(), "a claim gets no finalizer: {claim}");
 
             for kind in ["InClusterIPPool", "GlobalInClusterIPPool"] {
