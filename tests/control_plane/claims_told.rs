@@ -156,9 +156,10 @@ async fn conditions_of_others_are_kept(fixture: &Fixture) -> Result<()> {
         json!({"type": "MineToo", "status": "False", "severity": "Info", "reason": "Because", "lastTransitionTime": time});
     // An old release keeps the legacy flavour only.
     let old = fixture.mode == Mode::V1Beta1;
-    let status = match old {
-        true => json!({"conditions": [legacy]}),
-        false => json!({"conditions": [new], "deprecated": {"v1beta1": {"conditions": [legacy]}}}),
+    let status = if old {
+        json!({"conditions": [legacy]})
+    } else {
+        json!({"conditions": [new], "deprecated": {"v1beta1": {"conditions": [legacy]}}})
     };
     let status = json!({ "status": status });
     let patch = kube::api::Patch::Merge(&status);
