@@ -12,7 +12,7 @@ use super::compact::{Revision, Uid};
 use super::facts::{PoolView, Repair};
 use super::owners;
 use super::plan::ClaimWrite;
-use crate::kit::writes::{Part, Target, WriteRequest, create, delete, json_patch, merge_patch};
+use crate::kit::writes::{Part, Target, WriteRequest, create, delete, json_patch, merge_patch, without_finalizer};
 
 /// A write with its name in metrics.
 pub type Request = (Target, Result<WriteRequest, Error>);
@@ -96,7 +96,7 @@ impl Objects<'_> {
 
     /// Takes our finalizer from the address with this UID; `None` if it is not among its finalizers.
     pub fn unprotect_address(&self, uid: &Uid, finalizers: &[String]) -> Option<Request> {
-        let patch = without_finalizer(uid, finalizers, PROTECT_ADDRESS)?;
+        let patch = without_finalizer(&uid.to_string(), finalizers, PROTECT_ADDRESS)?;
         Some(Self::patch_address(json_patch(&self.address(), Some(self.namespace), self.name, Part::Main, patch)))
     }
 
@@ -112,7 +112,7 @@ impl Objects<'_> {
 
     /// Takes our finalizer from the claim with this UID; `None` if it is not among its finalizers.
     pub fn release_claim(&self, uid: &Uid, finalizers: &[String]) -> Option<Request> {
-        let patch = without_finalizer(uid, finalizers, RELEASE_ADDRESS)?;
+        let patch = without_finalizer(&uid.to_string(), finalizers, RELEASE_ADDRESS)?;
         Some(Self::patch_claim(json_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, patch)))
     }
 
@@ -125,18 +125,6 @@ impl Objects<'_> {
         let request = merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Status, patch);
         (Target { verb: "patch", resource: "ipaddressclaims/status" }, request)
     }
-}
-
-/// Removes one finalizer and touches no other: the server refuses if the object or the list is another one.
-fn without_finalizer(uid: &Uid, finalizers: &[String], ours: &str) -> Option<json_patch::Patch> {
-    let place = finalizers.iter().position(|finalizer| finalizer == ours)?;
-    let path = format!("/metadata/finalizers/{place}");
-    serde_json::from_value(json!([
-        {"op": "test", "path": "/metadata/uid", "value": uid.to_string()},
-        {"op": "test", "path": path, "value": ours},
-        {"op": "remove", "path": path},
-    ]))
-    .ok()
 }
 
 #[cfg(test)]

@@ -18,17 +18,16 @@ mod request;
 pub(crate) mod scripted;
 mod window;
 
+/// The field manager of every write.
+pub use api::names::FIELD_MANAGER;
 pub use backoff::Backoff;
 pub use error::{RetryClass, Write, WriteError};
-pub use request::{Part, WriteRequest, apply_status, create, delete, json_patch, merge_patch};
+pub use request::{Part, WriteRequest, apply_status, create, delete, json_patch, merge_patch, without_finalizer};
 /// What to decode an answer into whose content does not matter: the object or a `Status`.
 pub use serde::de::IgnoredAny;
 
 use error::refusal;
 use window::{Gate, Load, Permit};
-
-/// The field manager of every write.
-pub const FIELD_MANAGER: &str = "ipam-in-cluster";
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -16,7 +16,7 @@ use crate::ipam::records::PoolId;
 use crate::ipam::world::About;
 use crate::ipam::{Ctx, pause};
 use crate::kit::queue::{Next, Place};
-use crate::kit::writes::{Part, Priority, Target, WriteError, apply_status, json_patch, merge_patch};
+use crate::kit::writes::{Part, Priority, Target, WriteError, apply_status, json_patch, merge_patch, without_finalizer};
 
 /// All pools are alike.
 const PLACE: Place = Place { lane: 0, rank: 0 };
@@ -114,14 +114,7 @@ impl Drive<'_> {
     }
 
     async fn unprotect(&self, finalizers: &[String], before: &Revision) -> Result<Option<Revision>, WriteError> {
-        let Some(place) = finalizers.iter().position(|finalizer| finalizer == PROTECT_POOL) else { return Ok(None) };
-        let path = format!("/metadata/finalizers/{place}");
-        let change = serde_json::from_value(json!([
-            {"op": "test", "path": "/metadata/uid", "value": self.facts.uid.to_string()},
-            {"op": "test", "path": path, "value": PROTECT_POOL},
-            {"op": "remove", "path": path},
-        ]))
-        .unwrap_or_default();
+        let Some(change) = without_finalizer(&self.facts.uid.to_string(), finalizers, PROTECT_POOL) else { return Ok(None) };
         let request = json_patch(&self.resource, self.facts.namespace.as_deref(), &self.facts.name, Part::Main, change)?;
         match self.ctx.writer.send(Priority::Release, self.target("patch", Part::Main), request, || true).await {
             Ok(answer) => {

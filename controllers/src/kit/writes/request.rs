@@ -5,6 +5,7 @@ use kube::{
     core::{ApiResource, Request, Resource as _, request::Error},
 };
 use serde::Serialize;
+use serde_json::json;
 
 use super::FIELD_MANAGER;
 
@@ -37,6 +38,19 @@ pub fn json_patch(
 ) -> Result<WriteRequest, Error> {
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     send_patch(resource, namespace, name, part, &params, &Patch::Json::<()>(patch))
+}
+
+/// The patch that removes one finalizer and touches no other, `None` if it is not among `finalizers`: the server refuses if the object
+/// or the list is another one.
+pub fn without_finalizer(uid: &str, finalizers: &[String], ours: &str) -> Option<json_patch::Patch> {
+    let place = finalizers.iter().position(|finalizer| finalizer == ours)?;
+    let path = format!("/metadata/finalizers/{place}");
+    serde_json::from_value(json!([
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        {"op": "test", "path": path, "value": ours},
+        {"op": "remove", "path": path},
+    ]))
+    .ok()
 }
 
 /// Merges `patch`; guarded by the `metadata.resourceVersion` in it.
