@@ -18,7 +18,7 @@ const GROUP: &str = "ipam.cluster.x-k8s.io";
 const POOL_VERSION: &str = "v1alpha2";
 
 /// How long a scene waits for what must happen. Far more than it takes: only a failing test ever waits that long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A namespace of one test and a client for it. The namespace is left behind: it goes with the control plane.
 ///
