@@ -3,9 +3,11 @@
 //!
 //! | Item | For |
 //! |---|---|
-//! | [`parse_entry`], [`parse_prefix`], [`parse_network`], [`parse_ip`] | the one reading of what people write |
+//! | [`parse_entry`], [`parse_prefix`], [`parse_network`], [`parse_ip`], [`parse_plain_ip`] | the one reading of what people write |
 //! | [`Pool`] with [`IpPoolSpec`] or [`PrefixPoolSpec`] | a spec, checked, as the set it can hand out |
 //! | [`RangeSet`], [`Count`] | sets and sizes up to all of IPv6 |
+//! | [`Cidr`], [`class`] | which addresses may be used for what |
+//! | [`mask_flaws`], [`merged`] | one address from parts of several |
 //! | [`overlaps`] | which pools meet, and where |
 //! | [`Ledger`] | one pool's holders, reservations, waiters and numbers |
 //!
@@ -30,9 +32,12 @@
 //! # Ok::<(), poolutil::SpecError>(())
 //! ```
 
+mod cidr;
+mod class;
 mod count;
 mod intervals;
 mod ledger;
+mod mask;
 mod overlap;
 mod parse;
 mod pool;
@@ -41,10 +46,13 @@ mod shape;
 mod span;
 mod spec;
 
+pub use cidr::Cidr;
+pub use class::{Class, class};
 pub use count::Count;
 pub use ledger::{Answer, Counts, Duplicate, Ledger, Mark, Reservation, ReservationState, Standing, Want};
+pub use mask::{MaskFlaws, mask_flaws, merged};
 pub use overlap::{Overlap, overlaps};
-pub use parse::{Entry, ParseError, parse_entry, parse_ip, parse_network, parse_prefix};
+pub use parse::{Entry, ParseError, parse_entry, parse_ip, parse_network, parse_plain_ip, parse_prefix};
 pub use pool::{Pool, Refusal};
 pub use range_set::RangeSet;
 pub use span::{AddrRange, Family, Span};

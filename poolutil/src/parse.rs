@@ -18,6 +18,8 @@ pub enum ParseError {
     Ipv6,
     /// A zone where none may stand, or an empty one.
     Zone,
+    /// A prefix length behind what shall be a single address.
+    Prefix,
     /// An end of a range that is not a plain IP.
     RangeEnd,
     /// A range from one family to the other.
@@ -57,6 +59,7 @@ impl fmt::Display for ParseError {
                 f.write_str("not an IPv6 address, write eight groups of up to four hexadecimal digits, or fewer with one `::`")
             }
             Self::Zone => f.write_str("a zone is not allowed here, remove the part from `%` on"),
+            Self::Prefix => f.write_str("a prefix length is not allowed here, remove the part from `/` on"),
             Self::RangeEnd => f.write_str("a range needs a plain IP before and after its first `-`"),
             Self::MixedRange => f.write_str("a range needs two addresses of one IP family"),
             Self::Reversed => f.write_str("a range must not end below its start, swap the two addresses"),
@@ -134,6 +137,24 @@ pub fn parse_network(text: &str) -> Result<Span, ParseError> {
 /// Reads a single IP, such as a gateway. An IPv6 zone is allowed and ignored.
 pub fn parse_ip(text: &str) -> Result<IpAddr, ParseError> {
     ip_and_zone(text).map(|(ip, _)| ip)
+}
+
+/// Reads a single IP and nothing else: neither a zone nor a prefix length may follow.
+///
+/// ```
+/// use poolutil::{ParseError, parse_plain_ip};
+/// assert!(parse_plain_ip("203.0.113.7").is_ok());
+/// assert_eq!(parse_plain_ip("fe80::1%eth0"), Err(ParseError::Zone));
+/// assert_eq!(parse_plain_ip("203.0.113.7/32"), Err(ParseError::Prefix));
+/// ```
+pub fn parse_plain_ip(text: &str) -> Result<IpAddr, ParseError> {
+    if text.contains('/') {
+        return Err(ParseError::Prefix);
+    }
+    match ip_and_zone(text)? {
+        (_, true) => Err(ParseError::Zone),
+        (ip, false) => Ok(ip),
+    }
 }
 
 fn cidr(text: &str) -> Result<(IpAddr, u8), ParseError> {
