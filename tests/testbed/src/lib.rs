@@ -10,11 +10,13 @@
 //! Starting takes a few seconds once the programs are built (see [`Binaries`]); everything ends when the value is dropped,
 //! or when its process dies in any way. Nothing here needs root, a container runtime or the internet after the first build.
 
+mod background;
 mod binaries;
 mod certificates;
 mod clusterctl;
 mod control_plane;
 mod crds;
+mod dns;
 mod etcd;
 mod identity;
 mod manager;
@@ -24,6 +26,7 @@ mod requests;
 mod sample;
 mod scene;
 mod waiting;
+mod web;
 mod webhooks;
 mod workspace;
 
@@ -33,6 +36,7 @@ pub use binaries::{Binaries, Progress};
 pub use clusterctl::{Clusterctl, Release};
 pub use control_plane::{ControlPlane, Options};
 pub use crds::CapiCrds;
+pub use dns::{DnsServer, Fault};
 pub use identity::MANAGER_NAMESPACE;
 pub use manager::{Manager, ManagerCommand};
 pub use release::BuiltRelease;
@@ -40,6 +44,7 @@ pub use requests::Request;
 pub use sample::Sample;
 pub use scene::{Counts, Pool, QUIET, Ready, Scene, conditions_of, ready_of};
 pub use waiting::{consistently, eventually, eventually_blocking};
+pub use web::{Answer, WebServer};
 pub use webhooks::Webhooks;
 
 /// The repository's root: where `tools/` and `config/` are.
