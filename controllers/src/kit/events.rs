@@ -87,6 +87,7 @@ struct Notice {
     object: ObjectRef,
     related: Option<ObjectRef>,
     severity: Severity,
+    action: &'static str,
     reason: &'static str,
     note: String,
 }
@@ -107,21 +108,32 @@ impl Events {
         (events, writer)
     }
 
-    /// Publishes an event; never waits.
+    /// Publishes an event whose action is its reason; never waits.
     pub fn publish(&self, object: ObjectRef, severity: Severity, reason: &'static str, note: String) {
-        self.queue(object, None, severity, reason, note);
+        self.queue(Notice { object, related: None, severity, action: reason, reason, note });
+    }
+
+    /// Publishes an event about an action that has several reasons; never waits.
+    pub fn publish_action(
+        &self,
+        object: ObjectRef,
+        severity: Severity,
+        action: &'static str,
+        reason: &'static str,
+        note: String,
+    ) {
+        self.queue(Notice { object, related: None, severity, action, reason, note });
     }
 
     /// Publishes an event that also names a second object; never waits.
     pub fn publish_related(&self, object: ObjectRef, related: ObjectRef, severity: Severity, reason: &'static str, note: String) {
-        self.queue(object, Some(related), severity, reason, note);
+        self.queue(Notice { object, related: Some(related), severity, action: reason, reason, note });
     }
 
-    fn queue(&self, object: ObjectRef, related: Option<ObjectRef>, severity: Severity, reason: &'static str, note: String) {
-        if !self.with_allocations && ALLOCATION.contains(&reason) {
+    fn queue(&self, notice: Notice) {
+        if !self.with_allocations && ALLOCATION.contains(&notice.reason) {
             return;
         }
-        let notice = Notice { object, related, severity, reason, note };
         if self.queue.try_send(notice).is_err() {
             self.metrics.event_dropped();
         }
@@ -178,7 +190,7 @@ impl EventWriter {
 }
 
 fn event(notice: Notice, namespace: &str, now: jiff::Timestamp, random: u64, instance: &str) -> Event {
-    let Notice { object, related, severity, reason, mut note } = notice;
+    let Notice { object, related, severity, action, reason, mut note } = notice;
     let mut name = object.name.clone();
     name.truncate(230);
     while note.len() > NOTE {
@@ -193,7 +205,7 @@ fn event(notice: Notice, namespace: &str, now: jiff::Timestamp, random: u64, ins
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
-        action: Some(reason.to_owned()),
+        action: Some(action.to_owned()),
         reason: Some(reason.to_owned()),
         type_: Some(match severity {
             Severity::Normal => "Normal".to_owned(),
@@ -263,6 +275,7 @@ mod tests {
             },
             related: None,
             severity: Severity::Warning,
+            action: "PoolExhausted",
             reason: "PoolExhausted",
             note: note.to_owned(),
         }

@@ -15,6 +15,10 @@ use prometheus_client::{
 
 use super::process::Process;
 
+mod external_ips;
+
+pub use external_ips::{AnswersShown, ExternalIpMetrics, States};
+
 /// Pools with gauges of their own; the rest is summed under [`OTHER`].
 const POOLS_SHOWN: usize = 2000;
 const OTHER: &str = "_other";
@@ -190,6 +194,7 @@ struct Inner {
     leader: Gauge,
     webhook_requests: Family<WebhookLabels, Counter>,
     webhook_duration: Family<WebhookLabels, Histogram>,
+    external_ips: ExternalIpMetrics,
 }
 
 impl Metrics {
@@ -220,6 +225,7 @@ impl Metrics {
             leader: Gauge::default(),
             webhook_requests: Family::default(),
             webhook_duration: Family::new_with_constructor(quick),
+            external_ips: ExternalIpMetrics::register(&mut registry),
         };
         let build: Family<VersionLabel, Gauge> = Family::default();
         build.get_or_create(&VersionLabel { version }).set(1);
@@ -313,6 +319,11 @@ impl Metrics {
         let labels = WebhookLabels { path: path.to_owned(), code };
         self.inner.webhook_duration.get_or_create(&labels).observe(took.as_secs_f64());
         self.inner.webhook_requests.get_or_create(&labels).inc();
+    }
+
+    /// What external IP sources measure.
+    pub fn external_ips(&self) -> &ExternalIpMetrics {
+        &self.inner.external_ips
     }
 
     /// Counts an error.

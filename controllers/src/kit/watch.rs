@@ -45,6 +45,20 @@ pub enum Seen<K> {
     NotServed,
 }
 
+impl<K> Seen<K> {
+    /// The same, for one who only looks.
+    pub fn as_ref(&self) -> Seen<&K> {
+        match self {
+            Self::ListBegan => Seen::ListBegan,
+            Self::Listed(object) => Seen::Listed(object),
+            Self::ListEnded => Seen::ListEnded,
+            Self::Changed(object) => Seen::Changed(object),
+            Self::Gone(object) => Seen::Gone(object),
+            Self::NotServed => Seen::NotServed,
+        }
+    }
+}
+
 /// Asks a running [`follow`] to forget its position and list anew.
 #[derive(Debug, Clone, Default)]
 pub struct Restart(Arc<Notify>);

@@ -22,7 +22,9 @@ mod window;
 pub use api::names::FIELD_MANAGER;
 pub use backoff::Backoff;
 pub use error::{RetryClass, Write, WriteError};
-pub use request::{Part, WriteRequest, apply_status, create, delete, json_patch, merge_patch, without_finalizer};
+pub use request::{
+    ApplyAs, Part, WriteRequest, apply, apply_status, create, delete, json_patch, merge_patch, merge_patch_as, without_finalizer,
+};
 /// What to decode an answer into whose content does not matter: the object or a `Status`.
 pub use serde::de::IgnoredAny;
 
@@ -320,6 +322,20 @@ mod tests {
                 "PATCH",
                 format!("{place}/web-0/status?&force=true&fieldManager=ipam-in-cluster"),
                 "application/apply-patch+yaml",
+                spec.clone(),
+            ),
+            (
+                apply(ApplyAs { manager: "other", force: false }, &addresses(), at, "web-0", Part::Main, &spec).unwrap(),
+                "PATCH",
+                format!("{place}/web-0?&fieldManager=other"),
+                "application/apply-patch+yaml",
+                spec.clone(),
+            ),
+            (
+                merge_patch_as("other", &addresses(), at, "web-0", Part::Main, &spec).unwrap(),
+                "PATCH",
+                format!("{place}/web-0?&fieldManager=other"),
+                "application/merge-patch+json",
                 spec.clone(),
             ),
             (

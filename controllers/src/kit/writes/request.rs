@@ -61,7 +61,19 @@ pub fn merge_patch(
     part: Part,
     patch: &impl Serialize,
 ) -> Result<WriteRequest, Error> {
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    merge_patch_as(FIELD_MANAGER, resource, namespace, name, part, patch)
+}
+
+/// Merges `patch` under a field manager of its own.
+pub fn merge_patch_as(
+    manager: &str,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    part: Part,
+    patch: &impl Serialize,
+) -> Result<WriteRequest, Error> {
+    let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
     send_patch(resource, namespace, name, part, &params, &Patch::Merge(patch))
 }
 
@@ -72,8 +84,29 @@ pub fn apply_status(
     name: &str,
     object: &impl Serialize,
 ) -> Result<WriteRequest, Error> {
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    send_patch(resource, namespace, name, Part::Status, &params, &Patch::Apply(object))
+    apply(ApplyAs { manager: FIELD_MANAGER, force: true }, resource, namespace, name, Part::Status, object)
+}
+
+/// Who applies, and whether fields that others set are taken over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ApplyAs {
+    /// The field manager: what it applied before and does not name now goes.
+    pub manager: &'static str,
+    /// Take fields over that others set to something else; otherwise they are a conflict.
+    pub force: bool,
+}
+
+/// Applies what one field manager wants of an object.
+pub fn apply(
+    by: ApplyAs,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    part: Part,
+    object: &impl Serialize,
+) -> Result<WriteRequest, Error> {
+    let params = PatchParams { force: by.force, ..PatchParams::apply(by.manager) };
+    send_patch(resource, namespace, name, part, &params, &Patch::Apply(object))
 }
 
 /// Deletes the object of that name only if it still is the one with that UID.
