@@ -1,0 +1,614 @@
+//! What the shared solvers answered: one answer per solver and family, however many sources and Services use it, and when to ask again.
+//!
+//! A store without clock and I/O. The driver asks [`Answers::due`] what to do, runs the solver, and hands back what came of it.
+//!
+//! - A source *uses* the keys that its plan names ([`Answers::use_by`]); what nobody uses is not asked, and forgotten when it would be.
+//! - A `static` solver and an IP literal have their answer from the start ([`known`]) and are never due.
+//! - Filtering (§6 of the specification) is per source, so each source has its own last good answer beside the raw one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::externalip::{Host, Shared};
+use poolutil::Family;
+
+use super::accept::{Accepted, Filter, Refusal};
+use super::cluster::Cluster;
+
+/// A shared solver asked for one family.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The family asked for.
+    pub family: Family,
+    /// The solver.
+    pub solver: Shared,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// There are addresses: of the right family, in order, none twice, at most 32.
+    Found {
+        /// The addresses.
+        addresses: Vec<IpAddr>,
+        /// There were more.
+        truncated: bool,
+    },
+    /// An authoritative "none", and why.
+    Empty(String),
+    /// No answer.
+    Failed(Failure),
+}
+
+/// Why there is no answer. The text holds no ages, counters or foreign bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its kind.
+    pub kind: FailureKind,
+    /// What happened, for people.
+    pub text: String,
+}
+
+/// The kinds of failures: event text, metric label and status reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "their names say it")]
+pub enum FailureKind {
+    Timeout,
+    ConnectFailed,
+    ServerFailure,
+    NoResolver,
+    Tls,
+    HttpStatus,
+    RateLimited,
+    BadAnswer,
+    TooLarge,
+    WrongFamily,
+    AddressRefused,
+    NoSuchInterface,
+    PartFailed,
+    PoolNotFound,
+    ClaimConflict,
+}
+
+impl FailureKind {
+    /// The word as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "Timeout",
+            Self::ConnectFailed => "ConnectFailed",
+            Self::ServerFailure => "ServerFailure",
+            Self::NoResolver => "NoResolver",
+            Self::Tls => "TLS",
+            Self::HttpStatus => "HTTPStatus",
+            Self::RateLimited => "RateLimited",
+            Self::BadAnswer => "BadAnswer",
+            Self::TooLarge => "TooLarge",
+            Self::WrongFamily => "WrongFamily",
+            Self::AddressRefused => "AddressRefused",
+            Self::NoSuchInterface => "NoSuchInterface",
+            Self::PartFailed => "PartFailed",
+            Self::PoolNotFound => "PoolNotFound",
+            Self::ClaimConflict => "ClaimConflict",
+        }
+    }
+}
+
+/// What a solver hands back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// How the run ended.
+    pub outcome: Outcome,
+    /// What the solver itself says about when to ask again: what is left of a TTL, a provider's pace, a back-off after 429. The store
+    /// adds its jitter. `None` means the store's own rule: after a failure 5 s doubled to 5 min, after "none" 10 s doubled to 5 min,
+    /// after addresses never.
+    pub fresh_for: Option<Duration>,
+}
+
+/// How one source uses its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Which addresses it may publish.
+    pub filter: Filter,
+    /// How long it holds on to the last answer of a solver that fails.
+    pub max_staleness: Duration,
+    /// How often it wants its solvers asked at least.
+    pub refresh_interval: Option<Duration>,
+}
+
+/// What a solver's answers come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effective {
+    /// Its last answer.
+    Fresh(Vec<IpAddr>),
+    /// An earlier answer, while there is no new one.
+    Held(Vec<IpAddr>, Why),
+    /// It has never answered, and is being asked.
+    Pending {
+        /// Since when.
+        since: Instant,
+    },
+    /// None.
+    Empty {
+        /// Why.
+        reason: String,
+        /// It was said twice, some time apart.
+        confirmed: bool,
+    },
+    /// No answer that may still be used.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Since when it fails.
+        since: Instant,
+    },
+}
+
+/// Why an earlier answer is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The solver fails.
+    Failing(Failure),
+    /// It said "none", but once only.
+    Doubtful,
+    /// This process has not asked it yet.
+    Unasked,
+}
+
+/// An effective answer with what else is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What counts.
+    pub effective: Effective,
+    /// When that ends without a new answer.
+    pub until: Option<Instant>,
+    /// Addresses of the last answer that may not be published.
+    pub refused: Vec<(IpAddr, Refusal)>,
+    /// The last answer had too many addresses.
+    pub truncated: bool,
+}
+
+/// A source to which an outcome makes a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub source: Arc<str>,
+    /// Whether its Services are concerned too, and not only its status.
+    pub services: bool,
+}
+
+/// For the numbers: the cells of one kind of solver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Answers in use.
+    pub answers: usize,
+    /// Those of them that are held.
+    pub held: usize,
+    /// How long the oldest of these has been held.
+    pub oldest: Duration,
+}
+
+/// All answers.
+#[derive(Debug, Default)]
+pub struct Answers {
+    cells: HashMap<Arc<Key>, Cell>,
+    sources: HashMap<Arc<str>, (Terms, BTreeSet<Arc<Key>>)>,
+    due: BTreeSet<(Instant, Arc<Key>)>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    outcome: Option<Outcome>,
+    /// Until when the last addresses were fresh, whoever uses them.
+    good: Option<Good>,
+    asked_since: Instant,
+    begun: Option<Instant>,
+    ended: Instant,
+    failing_since: Instant,
+    first_empty: Option<Instant>,
+    emptied: bool,
+    /// Outcomes of the same kind in a row, but for addresses.
+    repeated: u32,
+    due: Option<Instant>,
+    in_flight: bool,
+    /// The sources that use it, each with the last addresses it could accept.
+    users: BTreeMap<Arc<str>, Option<Good>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Good {
+    addresses: Vec<IpAddr>,
+    until: Instant,
+}
+
+/// The first pause after a failure, and after "none"; both are doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const FIRST_RECHECK: Duration = Duration::from_secs(10);
+/// The longest of these pauses.
+const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Two times "none" confirm each other only if they are this far apart.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// A source's wish for fresh answers is not granted more often than this.
+const REFRESH: Duration = Duration::from_secs(5);
+/// The most that is added so that not all are asked at once.
+const MOST_JITTER: Duration = Duration::from_secs(5);
+
+/// The answer of a solver that needs not be asked.
+pub fn known(key: &Key) -> Option<Outcome> {
+    let (addresses, reason) = match &key.solver {
+        Shared::Static(addresses) => (addresses.clone(), format!("no {} address is listed", key.family)),
+        Shared::DnsHostname(Host::Literal(ip)) => (vec![*ip], format!("the host is not an {} address", key.family)),
+        Shared::DnsHostname(Host::Name(_)) | Shared::IpApi(_) | Shared::Interface(_) => return None,
+    };
+    let mut listed: Vec<IpAddr> = Vec::new();
+    for ip in addresses {
+        if Family::of(ip) == key.family && !listed.contains(&ip) {
+            listed.push(ip);
+        }
+    }
+    Some(if listed.is_empty() { Outcome::Empty(reason) } else { limited(listed) })
+}
+
+/// The numerically smallest 32 where there are more.
+pub fn limited(mut addresses: Vec<IpAddr>) -> Outcome {
+    const MOST: usize = 32;
+    let truncated = addresses.len() > MOST;
+    if truncated {
+        addresses.sort_unstable();
+        addresses.truncate(MOST);
+    }
+    Outcome::Found { addresses, truncated }
+}
+
+impl Answers {
+    /// From now on the source uses exactly these keys, on these terms.
+    pub fn use_by(&mut self, source: &str, terms: &Terms, keys: BTreeSet<Key>, cluster: &Cluster, now: Instant) {
+        let known = self.sources.get_key_value(source).map(|(name, _)| name.clone());
+        let source = known.unwrap_or_else(|| Arc::from(source));
+        let mut used = BTreeSet::new();
+        for key in keys {
+            let key = self.cells.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone());
+            let cell = self.cells.entry(key.clone()).or_insert_with(|| Cell::new(&key, now));
+            let good = cell.users.entry(source.clone()).or_default();
+            if let (Some(Outcome::Found { addresses, .. }), Some(raw)) = (&cell.outcome, &cell.good) {
+                let accepted = terms.filter.sort(addresses, private_by_default(&key.solver), cluster).addresses;
+                if !accepted.is_empty() {
+                    *good = Some(Good { addresses: accepted, until: raw.until });
+                }
+            }
+            let pace = terms.refresh_interval.filter(|_| !matches!(cell.outcome, None | Some(Outcome::Failed(_))));
+            let due = pace.map(|pace| cell.ended + pace.max(floor(&key.solver)));
+            if known_pending(cell) {
+                self.reschedule(&key, Some(now));
+            } else if let Some(due) = due
+                && self.cells.get(&key).is_some_and(|cell| cell.due.is_some_and(|at| at > due))
+            {
+                self.reschedule(&key, Some(due));
+            }
+            used.insert(key);
+        }
+        let (_, before) = self.sources.insert(source.clone(), (terms.clone(), used.clone())).unwrap_or_else(|| (terms.clone(), BTreeSet::new()));
+        for key in before.difference(&used) {
+            self.leave(&source, key);
+        }
+    }
+
+    /// The source is gone.
+    pub fn forget(&mut self, source: &str) {
+        if let Some((name, (_, keys))) = self.sources.remove_entry(source) {
+            for key in &keys {
+                self.leave(&name, key);
+            }
+        }
+    }
+
+    fn leave(&mut self, source: &str, key: &Arc<Key>) {
+        let Some(cell) = self.cells.get_mut(key) else { return };
+        cell.users.remove(source);
+        // One with a back-off or a valid answer stays until it would be asked again, so that who comes back soon asks nobody.
+        if cell.users.is_empty() && cell.due.is_none() && !cell.in_flight {
+            self.cells.remove(key);
+        }
+    }
+
+    fn reschedule(&mut self, key: &Arc<Key>, due: Option<Instant>) {
+        let Some(cell) = self.cells.get_mut(key) else { return };
+        if let Some(old) = cell.due.take() {
+            self.due.remove(&(old, key.clone()));
+        }
+        cell.due = due;
+        self.due.extend(due.map(|due| (due, key.clone())));
+    }
+
+    /// When something has to be asked next.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The key that is due longest and in use; it must be begun before this is asked again. Forgets those that nobody uses any more.
+    pub fn due(&mut self, now: Instant) -> Option<Arc<Key>> {
+        loop {
+            let (due, key) = self.due.first()?.clone();
+            if due > now {
+                return None;
+            }
+            if self.cells.get(&key).is_some_and(|cell| !cell.users.is_empty()) {
+                return Some(key);
+            }
+            self.reschedule(&key, None);
+            self.cells.remove(&key);
+        }
+    }
+
+    /// A run for the key begins.
+    pub fn begin(&mut self, key: &Arc<Key>, now: Instant) {
+        self.reschedule(key, None);
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.begun = Some(now);
+            cell.in_flight = true;
+        }
+    }
+
+    /// A run for the key ended. `jitter` is a random number from 0 to 1. Returns whom that concerns.
+    pub fn finish(&mut self, key: &Arc<Key>, ran: Ran, cluster: &Cluster, now: Instant, jitter: f64) -> Vec<Change> {
+        let Some(cell) = self.cells.get(key) else { return Vec::new() };
+        let users: Vec<Arc<str>> = cell.users.keys().cloned().collect();
+        let before: Vec<_> = users.iter().map(|source| (self.read(source, key, cluster, now), self.raw(source, key, now))).collect();
+        let Some(cell) = self.cells.get_mut(key) else { return Vec::new() };
+        let intervals = cell.users.keys().filter_map(|source| self.sources.get(source)?.0.refresh_interval);
+        let pace = intervals.min().map(|interval| interval.max(floor(&key.solver)));
+        let due = cell.end(ran, pace, now, jitter);
+        if let (Some(Outcome::Found { addresses, .. }), Some(raw)) = (&cell.outcome, &cell.good) {
+            for (source, good) in &mut cell.users {
+                let Some((terms, _)) = self.sources.get(source) else { continue };
+                let accepted = terms.filter.sort(addresses, private_by_default(&key.solver), cluster).addresses;
+                if !accepted.is_empty() {
+                    *good = Some(Good { addresses: accepted, until: raw.until });
+                }
+            }
+        }
+        self.reschedule(key, due);
+        if users.is_empty() && due.is_none() {
+            self.cells.remove(key);
+        }
+        let changes = users.into_iter().zip(before).filter_map(|(source, (filtered, raw))| {
+            let after = self.read(&source, key, cluster, now);
+            let services = essence(&filtered) != essence(&after) || essence(&raw) != essence(&self.raw(&source, key, now));
+            let status = shown(&filtered) != shown(&after);
+            (services || status).then_some(Change { source, services })
+        });
+        changes.collect()
+    }
+
+    /// The source wants fresh answers now.
+    pub fn refresh(&mut self, source: &str, now: Instant) {
+        let Some((_, keys)) = self.sources.get(source) else { return };
+        for key in keys.clone() {
+            self.hasten(&key, now);
+        }
+    }
+
+    /// Solvers of this kind may answer otherwise now.
+    pub fn refresh_all(&mut self, which: impl Fn(&Key) -> bool, now: Instant) {
+        let keys: Vec<_> = self.cells.keys().filter(|key| which(key)).cloned().collect();
+        for key in keys {
+            self.hasten(&key, now);
+        }
+    }
+
+    fn hasten(&mut self, key: &Arc<Key>, now: Instant) {
+        let Some(cell) = self.cells.get(key) else { return };
+        let limited = matches!(&cell.outcome, Some(Outcome::Failed(Failure { kind: FailureKind::RateLimited, .. })));
+        let soonest = cell.begun.map_or(now, |begun| now.max(begun + REFRESH));
+        if !limited && !cell.in_flight && cell.due.is_some_and(|due| due > soonest) {
+            self.reschedule(key, Some(soonest));
+        }
+    }
+
+    /// What the key's answers come to for the source's Services.
+    pub fn read(&self, source: &str, key: &Key, cluster: &Cluster, now: Instant) -> Reading {
+        self.read_with(source, key, cluster, None, now)
+    }
+
+    /// The same for a Service whose record ascribes addresses to this solver; they stand in for an answer that this process has not
+    /// seen, confirmed when it began to lead.
+    pub fn read_with(&self, source: &str, key: &Key, cluster: &Cluster, recorded: Option<Recorded<'_>>, now: Instant) -> Reading {
+        let (Some(cell), Some((terms, _))) = (self.cells.get(key), self.sources.get(source)) else { return unasked(recorded, now) };
+        let private = private_by_default(&key.solver);
+        let sort = |addresses: &[IpAddr]| terms.filter.sort(addresses, private, cluster);
+        let good = cell.users.get(source).and_then(Option::as_ref);
+        let good = good.map(|good| Good { addresses: sort(&good.addresses).addresses, until: good.until });
+        let recorded = recorded.filter(|_| cell.good.is_none()).map(|recorded| Good {
+            addresses: sort(recorded.addresses).addresses,
+            until: recorded.began,
+        });
+        let found = match &cell.outcome {
+            Some(Outcome::Found { addresses, .. }) => sort(addresses),
+            _ => Accepted::default(),
+        };
+        cell.reading(found, good.or(recorded), terms.max_staleness, now)
+    }
+
+    /// What the key's answers come to before any is refused, for a part of a merge.
+    pub fn raw(&self, source: &str, key: &Key, now: Instant) -> Reading {
+        let (Some(cell), Some((terms, _))) = (self.cells.get(key), self.sources.get(source)) else { return unasked(None, now) };
+        let found = match &cell.outcome {
+            Some(Outcome::Found { addresses, .. }) => Accepted { addresses: addresses.clone(), refused: Vec::new() },
+            _ => Accepted::default(),
+        };
+        cell.reading(found, cell.good.clone(), terms.max_staleness, now)
+    }
+
+    /// The numbers, by kind of solver.
+    pub fn tally(&self, now: Instant) -> BTreeMap<&'static str, Tally> {
+        let mut tallies: BTreeMap<_, Tally> = BTreeMap::new();
+        for (key, cell) in self.cells.iter().filter(|(_, cell)| !cell.users.is_empty()) {
+            let tally = tallies.entry(kind(&key.solver)).or_default();
+            tally.answers += usize::from(cell.outcome.is_some());
+            if let (Some(good), Some(Outcome::Failed(_) | Outcome::Empty(_))) = (&cell.good, &cell.outcome) {
+                tally.held += 1;
+                tally.oldest = tally.oldest.max(now.saturating_duration_since(good.until));
+            }
+        }
+        tallies
+    }
+}
+
+/// Addresses that a Service's record ascribes to a solver.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// The addresses.
+    pub addresses: &'a [IpAddr],
+    /// When this process began to lead.
+    pub began: Instant,
+}
+
+impl Cell {
+    fn new(key: &Key, now: Instant) -> Self {
+        let outcome = known(key);
+        let good = match &outcome {
+            Some(Outcome::Found { addresses, .. }) => Some(Good { addresses: addresses.clone(), until: now }),
+            _ => None,
+        };
+        Self {
+            emptied: matches!(outcome, Some(Outcome::Empty(_))),
+            outcome,
+            good,
+            asked_since: now,
+            begun: None,
+            ended: now,
+            failing_since: now,
+            first_empty: None,
+            repeated: 0,
+            due: None,
+            in_flight: false,
+            users: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in how a run ended, and returns when the next is due.
+    fn end(&mut self, ran: Ran, pace: Option<Duration>, now: Instant, jitter: f64) -> Option<Instant> {
+        let Ran { outcome, fresh_for } = ran;
+        self.in_flight = false;
+        self.ended = now;
+        let same = self.outcome.as_ref().is_some_and(|before| std::mem::discriminant(before) == std::mem::discriminant(&outcome));
+        self.repeated = if same { self.repeated.saturating_add(1) } else { 0 };
+        let doubled = |first: Duration| first.saturating_mul(1 << self.repeated.min(10)).min(LAST_RETRY);
+        let later = |pause: Duration| pause + pause.mul_f64(0.1 * jitter).min(MOST_JITTER);
+        let due = match &outcome {
+            Outcome::Found { addresses, .. } => {
+                let fresh_for = [fresh_for, pace].into_iter().flatten().min();
+                self.good = Some(Good { addresses: addresses.clone(), until: now + fresh_for.unwrap_or_default() });
+                (self.first_empty, self.emptied) = (None, false);
+                fresh_for.map(later)
+            }
+            Outcome::Empty(_) => {
+                let first = *self.first_empty.get_or_insert(now);
+                if now.saturating_duration_since(first) >= CONFIRM {
+                    self.emptied = true;
+                    self.good = None;
+                    self.users.values_mut().for_each(|good| *good = None);
+                }
+                let pause = fresh_for.unwrap_or_else(|| doubled(FIRST_RECHECK));
+                Some(later(pace.map_or(pause, |pace| pause.min(pace)).max(FIRST_RECHECK)))
+            }
+            Outcome::Failed(_) => {
+                if !matches!(self.outcome, Some(Outcome::Failed(_))) {
+                    self.failing_since = now;
+                }
+                Some(fresh_for.map_or_else(|| doubled(FIRST_RETRY).mul_f64(0.8 + 0.4 * jitter), later))
+            }
+        };
+        self.outcome = Some(outcome);
+        due.map(|pause| now + pause)
+    }
+
+    /// The effective answer, by the rules of §5 in their order.
+    fn reading(&self, found: Accepted, good: Option<Good>, max_staleness: Duration, now: Instant) -> Reading {
+        let Accepted { addresses, refused } = found;
+        let good = good.filter(|good| !self.emptied && !good.addresses.is_empty());
+        let truncated = matches!(self.outcome, Some(Outcome::Found { truncated: true, .. }));
+        let failed = |failure: Failure, since: Instant| match &good {
+            Some(good) if now <= good.until + max_staleness => {
+                (Effective::Held(good.addresses.clone(), Why::Failing(failure)), Some(good.until + max_staleness))
+            }
+            _ => (Effective::Failed { failure, since }, None),
+        };
+        let (effective, until) = match &self.outcome {
+            Some(Outcome::Found { .. }) if !addresses.is_empty() => (Effective::Fresh(addresses), None),
+            Some(Outcome::Found { .. }) => {
+                let kind = FailureKind::AddressRefused;
+                failed(Failure { kind, text: "no address of the answer may be published".to_owned() }, self.ended)
+            }
+            Some(Outcome::Failed(failure)) => failed(failure.clone(), self.failing_since),
+            Some(Outcome::Empty(reason)) => match &good {
+                Some(good) => (Effective::Held(good.addresses.clone(), Why::Doubtful), None),
+                None => (Effective::Empty { reason: reason.clone(), confirmed: self.emptied }, None),
+            },
+            None => match &good {
+                Some(good) => (Effective::Held(good.addresses.clone(), Why::Unasked), None),
+                None => (Effective::Pending { since: self.asked_since }, None),
+            },
+        };
+        Reading { effective, until, refused, truncated }
+    }
+}
+
+/// The answer of a solver that nobody has asked for the source yet.
+fn unasked(recorded: Option<Recorded<'_>>, now: Instant) -> Reading {
+    let effective = match recorded {
+        Some(recorded) if !recorded.addresses.is_empty() => Effective::Held(recorded.addresses.to_vec(), Why::Unasked),
+        _ => Effective::Pending { since: now },
+    };
+    Reading { effective, until: None, refused: Vec::new(), truncated: false }
+}
+
+fn known_pending(cell: &Cell) -> bool {
+    cell.outcome.is_none() && !cell.in_flight && cell.due.is_none()
+}
+
+/// What a Service's plan depends on.
+fn essence(reading: &Reading) -> (u8, &[IpAddr]) {
+    match &reading.effective {
+        Effective::Fresh(addresses) | Effective::Held(addresses, _) => (0, addresses),
+        Effective::Pending { .. } => (1, &[]),
+        Effective::Empty { confirmed, .. } => (2 + u8::from(*confirmed), &[]),
+        Effective::Failed { .. } => (4, &[]),
+    }
+}
+
+/// What a source's status shows.
+fn shown(reading: &Reading) -> (Option<&Failure>, u8, &[IpAddr], &[(IpAddr, Refusal)], bool) {
+    let (failure, doubt) = match &reading.effective {
+        Effective::Held(_, Why::Failing(failure)) => (Some(failure), 1),
+        Effective::Held(_, Why::Doubtful) => (None, 2),
+        Effective::Held(_, Why::Unasked) => (None, 3),
+        Effective::Failed { failure, .. } => (Some(failure), 0),
+        Effective::Fresh(_) | Effective::Pending { .. } | Effective::Empty { .. } => (None, 0),
+    };
+    (failure, doubt, essence(reading).1, &reading.refused, reading.truncated)
+}
+
+/// Whether a solver may give private addresses where nobody says anything.
+fn private_by_default(solver: &Shared) -> bool {
+    matches!(solver, Shared::Static(_))
+}
+
+/// The shortest pace at which a solver is asked because a source wants it.
+fn floor(solver: &Shared) -> Duration {
+    match solver {
+        Shared::IpApi(_) => Duration::from_secs(60),
+        Shared::Static(_) | Shared::DnsHostname(_) | Shared::Interface(_) => Duration::from_secs(5),
+    }
+}
+
+/// The solver's name in a source, which is also its metric label.
+pub const fn kind(solver: &Shared) -> &'static str {
+    match solver {
+        Shared::Static(_) => "static",
+        Shared::DnsHostname(_) => "dnsHostname",
+        Shared::IpApi(_) => "ipAPI",
+        Shared::Interface(_) => "interface",
+    }
+}
