@@ -88,6 +88,7 @@ impl Run {
             honor_foreign_finalizers: flags.honor_foreign_finalizers,
             release_orphans: flags.release_orphans.into(),
             allocation_events: flags.allocation_events,
+            external_ip_sources: None,
             log_level,
             shutdown,
         }

@@ -18,7 +18,8 @@ enum Uses {
 
 const LAYERS: &[(&str, Uses)] = &[
     ("poolutil", Uses::Only(&["ipnet"])),
-    ("api", Uses::Only(&["k8s-openapi", "kube", "schemars", "serde", "serde_json"])),
+    // `api` reads a source with `poolutil`, so that admission and controller share one reading of it.
+    ("api", Uses::Only(&["k8s-openapi", "kube", "poolutil", "schemars", "serde", "serde_json"])),
     (
         "webhooks",
         Uses::Only(&[

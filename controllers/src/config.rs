@@ -1,6 +1,9 @@
 //! The settings of a manager as plain values; `main` fills them from the command line.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use api::externalip::HttpsUrl;
+use poolutil::Cidr;
 
 use crate::kit::{listen::ListenAddress, shutdown::Shutdown};
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub release_orphans: ReleaseOrphans,
     /// Whether the events `AddressAllocated` and `AddressReleased` are written.
     pub allocation_events: bool,
+    /// How Services get their public addresses; `None` means that they do not.
+    pub external_ip_sources: Option<ExternalIpSources>,
     /// Changes the log level of the running process.
     pub log_level: LogLevel,
     /// Asked when the process is to stop.
@@ -83,6 +88,56 @@ pub enum ReleaseOrphans {
     All,
     /// None.
     Nothing,
+}
+
+/// How Services get their public addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalIpSources {
+    /// How often the addresses of network interfaces are looked at without a cause.
+    pub interval: Duration,
+    /// Whether nothing is written; what would be is logged.
+    pub dry_run: bool,
+    /// The DNS servers to ask; empty means those of `/etc/resolv.conf`.
+    pub dns_servers: Vec<SocketAddr>,
+    /// For how long a DNS answer is kept at least.
+    pub dns_min_ttl: Duration,
+    /// For how long a DNS answer is kept at most.
+    pub dns_max_ttl: Duration,
+    /// For how long addresses stay on Services whose source is gone.
+    pub source_grace: Duration,
+    /// How long one question to a solver may take in all.
+    pub solver_timeout: Duration,
+    /// How many solvers are asked at once, at least 1.
+    pub solver_concurrency: usize,
+    /// How many Services are written at once, at least 1.
+    pub write_concurrency: usize,
+    /// Whether private addresses are acceptable where a source does not say so.
+    pub allow_private: bool,
+    /// If there are any, an address has to lie in one of them, whatever its source says.
+    pub allow_cidrs: Vec<Cidr>,
+    /// An address must not lie in any of these, whatever its source says.
+    pub deny_cidrs: Vec<Cidr>,
+    /// The load balancer class of Services whose ingress status is ours.
+    pub load_balancer_class: String,
+    /// The prefixes of external-dns's annotations, each with the slash at its end.
+    pub external_dns_prefixes: Vec<String>,
+    /// Where web services are asked instead of where they really are.
+    pub api_endpoints: Vec<ApiEndpoint>,
+    /// PEM certificates of authorities that are trusted for web services besides.
+    pub api_ca: Option<Vec<u8>>,
+    /// Networks that web services of a user's choice may be in besides public ones.
+    pub api_allow_cidrs: Vec<Cidr>,
+}
+
+/// Where a web service is asked instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiEndpoint {
+    /// The provider, as a source names it.
+    pub provider: String,
+    /// The URL for IPv4 addresses.
+    pub ipv4: HttpsUrl,
+    /// The URL for IPv6 addresses.
+    pub ipv6: HttpsUrl,
 }
 
 /// A handle that changes the log level of the running process.
