@@ -31,7 +31,7 @@ fn clusterctl() -> Result<Clusterctl> {
 
 /// A control plane without any CRD, as clusterctl finds it; it writes down who asks for what.
 fn bare() -> Options {
-    Options { capi_crds: testbed::CapiCrds::None, own_crds: false, audit: true }
+    Options { capi_crds: testbed::CapiCrds::None, own_crds: false, audit: true, ..Options::default() }
 }
 
 /// Applies a text as people do, without server-side apply.

@@ -1,18 +1,15 @@
 //! What the trials of one mode share: a control plane and its managers; and how a function becomes a trial.
 
-use std::env;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Failed, Trial};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
+pub use testbed::trial::{Standalone, seeded};
+use testbed::trial::{Outcome, run, short_name};
 use testbed::{CapiCrds, ControlPlane, Manager, ManagerCommand, Options, Scene, Webhooks};
 
 /// The managers that serve a control plane while the conformance trials run.
@@ -83,13 +80,6 @@ impl Fixture {
     }
 }
 
-/// Random numbers that can be had again: prints the seed that `TESTBED_SEED` takes.
-pub fn seeded(who: &str) -> StdRng {
-    let seed = env::var("TESTBED_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-    eprintln!("{who}: TESTBED_SEED={seed}");
-    StdRng::seed_from_u64(seed)
-}
-
 /// Kills a manager with SIGKILL and starts it again, at random times.
 struct Restarter {
     stop: Option<mpsc::Sender<()>>,
@@ -142,8 +132,6 @@ impl Shared {
     }
 }
 
-type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
-
 /// A trial that runs in every mode, or in every mode but some.
 pub struct Conformance {
     pub module: &'static str,
@@ -168,43 +156,6 @@ pub fn except(modes: &'static [Mode], trials: Vec<Conformance>) -> impl Iterator
     trials.into_iter().map(move |trial| Conformance { except: modes, ..trial })
 }
 
-/// A trial with its own control plane.
-pub struct Standalone {
-    pub module: &'static str,
-    pub name: &'static str,
-    pub run: fn() -> Outcome<'static>,
-}
-
-impl Standalone {
-    pub fn into_trial(self) -> Trial {
-        /// Half a gigabyte and a burst of both cores each: two at a time.
-        static PLACES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
-        Trial::test(short_name(self.module, self.name), move || {
-            let _place = PLACES[0].try_lock().or_else(|_| PLACES[1].lock());
-            run(self.run, String::new)
-        })
-    }
-}
-
-/// `claims::a_sentence` of `control_plane::claims` and `a_sentence`.
-fn short_name(module: &str, name: &str) -> String {
-    let module = module.split_once("::").map_or(module, |(_, module)| module);
-    format!("{module}::{name}")
-}
-
-/// Runs a trial on a runtime of its own; a failure or panic is followed by `report`.
-fn run<'a>(trial: impl FnOnce() -> Outcome<'a>, report: impl Fn() -> String) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match catch_unwind(AssertUnwindSafe(|| runtime.block_on(trial()))) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("{error:#}\n{}", report()).into()),
-        Err(panic) => {
-            eprintln!("{}", report());
-            resume_unwind(panic)
-        }
-    }
-}
-
 /// The module's functions as [`Conformance`] trials.
 #[macro_export]
 macro_rules! conformance {
@@ -214,18 +165,6 @@ macro_rules! conformance {
             name: stringify!($trial),
             except: &[],
             run: |fixture| Box::pin($trial(fixture)),
-        }),*]
-    };
-}
-
-/// The module's functions as [`Standalone`] trials.
-#[macro_export]
-macro_rules! standalone {
-    ($($trial:ident),* $(,)?) => {
-        vec![$($crate::fixture::Standalone {
-            module: module_path!(),
-            name: stringify!($trial),
-            run: || Box::pin($trial()),
         }),*]
     };
 }

@@ -43,6 +43,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::Arguments;
+pub(crate) use testbed::standalone;
 
 use crate::fixture::{Conformance, Mode, Shared, Standalone};
 

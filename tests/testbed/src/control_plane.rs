@@ -30,11 +30,15 @@ pub struct Options {
     pub own_crds: bool,
     /// Whether the API server writes down who asked for what, see [`ControlPlane::requests`].
     pub audit: bool,
+    /// Whether Services have addresses of both families, IPv4 first.
+    pub dual_stack: bool,
+    /// Admission plugins besides the ones that are on by default, separated by commas.
+    pub admission_plugins: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { capi_crds: CapiCrds::Newest, own_crds: true, audit: false }
+        Self { capi_crds: CapiCrds::Newest, own_crds: true, audit: false, dual_stack: false, admission_plugins: "" }
     }
 }
 
@@ -101,6 +105,7 @@ impl ControlPlane {
         let access = Access { url: format!("https://127.0.0.1:{port}"), authority: authority.display().to_string() };
         let admin = workspace.write("admin.kubeconfig", &access.kubeconfig(&token))?;
         let mut apiserver_program = apiserver_program(&binaries, &workspace, etcd.url(), port);
+        apiserver_program.args.extend(service_flags(options));
         if options.audit {
             apiserver_program.args.extend(requests::audit_flags(&workspace)?);
         }
@@ -305,11 +310,20 @@ fn apiserver_program(binaries: &Binaries, workspace: &Workspace, etcd: &str, por
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--token-auth-file={}", path("tokens.csv")),
         "--authorization-mode=RBAC".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--disable-admission-plugins=ServiceAccount".to_owned(),
         "--allow-privileged=true".to_owned(),
     ];
     Program { path: binaries.kube_apiserver.clone(), args, log: workspace.path("kube-apiserver.log") }
+}
+
+/// Which addresses Services have, and what is asked about them before they are stored.
+fn service_flags(options: Options) -> Vec<String> {
+    let more = if options.dual_stack { ",fd00:10:96::/112" } else { "" };
+    let mut flags = vec![format!("--service-cluster-ip-range=10.96.0.0/16{more}")];
+    if !options.admission_plugins.is_empty() {
+        flags.push(format!("--enable-admission-plugins={}", options.admission_plugins));
+    }
+    flags
 }
 
 /// Writes the API server's certificate and key and the key that signs tokens; returns the authority's file.

@@ -1,7 +1,7 @@
 //! A manager process beside a control plane: start, kill, restart, ask for health and metrics.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct ManagerCommand {
     args: Vec<String>,
     kubeconfig: Option<PathBuf>,
     wait_until_ready: bool,
+    /// A program and its arguments, before the manager's own.
+    through: Vec<String>,
 }
 
 impl ManagerCommand {
@@ -40,7 +42,7 @@ impl ManagerCommand {
     }
 
     fn of(program: PathBuf, args: Vec<String>) -> Self {
-        Self { program, args, kubeconfig: None, wait_until_ready: true }
+        Self { program, args, kubeconfig: None, wait_until_ready: true, through: Vec::new() }
     }
 
     /// Leaves the subcommand out: the call begins with a flag, as in Deployments of earlier releases.
@@ -71,6 +73,27 @@ impl ManagerCommand {
         self
     }
 
+    /// Lets the manager see an environment variable.
+    #[must_use]
+    pub fn env(self, name: &str, value: &str) -> Self {
+        self.through(&["env", &format!("{name}={value}")])
+    }
+
+    /// Lets the manager see another `/etc/resolv.conf`, in a mount namespace of its own.
+    #[must_use]
+    pub fn resolv_conf(self, file: &Path) -> Self {
+        // A process that enters a user namespace is no longer ended with its owner, so that is asked for once more.
+        let script = r#"mount --bind "$0" /etc/resolv.conf && exec setpriv --pdeathsig KILL -- "$@""#;
+        let file = file.display().to_string();
+        self.through(&["unshare", "--map-root-user", "--mount", "--", "sh", "-c", script, &file])
+    }
+
+    /// Starts the manager through another program, which must become it.
+    fn through(mut self, words: &[&str]) -> Self {
+        self.through.extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
     /// Starts the manager against a control plane, on free ports, with plain metrics, and without webhooks unless
     /// [`Webhooks`](crate::Webhooks) has added them.
     pub fn start(&self, control_plane: &ControlPlane) -> Result<Manager> {
@@ -93,7 +116,14 @@ impl ManagerCommand {
             ],
         );
         let log = control_plane.workspace.path(&format!("manager-{health}.log"));
-        let program = Program { path: self.program.clone(), args, log };
+        let program = match self.through.split_first() {
+            None => Program { path: self.program.clone(), args, log },
+            Some((path, words)) => {
+                let own = [self.program.display().to_string()];
+                let args = words.iter().cloned().chain(own).chain(args).collect();
+                Program { path: path.into(), args, log }
+            }
+        };
         let process = Mutex::new(Process::start(&program)?);
         let manager = Manager { process, program, health, diagnostics };
         if self.wait_until_ready {

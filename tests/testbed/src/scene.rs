@@ -2,6 +2,7 @@
 
 mod claims;
 mod pools;
+mod services;
 
 use std::fmt;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind,
 use serde_json::{Value, json};
 
 pub use self::claims::{QUIET, Ready, conditions_of, ready_of};
+pub use self::services::SOURCE;
 use crate::{CapiCrds, consistently, eventually};
 
 const GROUP: &str = "ipam.cluster.x-k8s.io";
@@ -22,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A namespace of one test and a client for it. The namespace is left behind: it goes with the control plane.
 ///
-/// Kinds are given by name (`"IPAddressClaim"`, `"GlobalInClusterIPPool"`, `"Cluster"` …).
+/// Kinds are given by name (`"IPAddressClaim"`, `"GlobalInClusterIPPool"`, `"Cluster"`, `"Service"` …).
 #[derive(Clone)]
 pub struct Scene {
     /// The client all calls use.
@@ -75,17 +77,23 @@ impl Scene {
 
     /// The API of a kind in this namespace, or of the whole cluster for a cluster-scoped kind.
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
-        let (group, version) = match kind {
-            "Cluster" => ("cluster.x-k8s.io", self.capi_version),
-            "IPAddress" | "IPAddressClaim" => (GROUP, self.capi_version),
-            _ => (GROUP, POOL_VERSION),
-        };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        if kind.starts_with("Global") {
+        let resource = self.resource(kind);
+        if kind.starts_with("Global") || kind.starts_with("Cluster") && kind != "Cluster" {
             Api::all_with(self.client.clone(), &resource)
         } else {
             Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
         }
+    }
+
+    fn resource(&self, kind: &str) -> ApiResource {
+        let (group, version) = match kind {
+            "Cluster" => ("cluster.x-k8s.io", self.capi_version),
+            "IPAddress" | "IPAddressClaim" => (GROUP, self.capi_version),
+            "Service" => ("", "v1"),
+            "ClusterExternalIPSource" => ("externalip.spacebird.dev", "v1alpha1"),
+            _ => (GROUP, POOL_VERSION),
+        };
+        ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
     }
 
     /// Creates an `InClusterIPPool` from the YAML of its spec, `"{addresses: [10.0.0.10-10.0.0.20], prefix: 24}"`.
@@ -232,7 +240,7 @@ impl Scene {
     async fn create_object(&self, mut object: Value) -> Result<DynamicObject> {
         let kind = object["kind"].as_str().context("an object without kind")?.to_owned();
         let api = self.api(&kind);
-        object["apiVersion"] = api_version(&api).into();
+        object["apiVersion"] = self.resource(&kind).api_version.into();
         let object: DynamicObject = serde_json::from_value(object)?;
         api.create(&PostParams::default(), &object).await.with_context(|| format!("create {}", as_text(&object)))
     }
@@ -242,12 +250,6 @@ impl fmt::Debug for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Scene({})", self.namespace)
     }
-}
-
-/// `group/version`, taken from the resource's path `/apis/group/version/…`.
-fn api_version(api: &Api<DynamicObject>) -> String {
-    let parts: Vec<&str> = api.resource_url().trim_start_matches("/apis/").splitn(3, '/').collect();
-    parts[..2].join("/")
 }
 
 /// Merges maps into maps; anything else replaces.

@@ -1,7 +1,9 @@
 //! An HTTPS server on loopback: a test scripts its answers, path by path, and asks how often it was called.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::serve::Listener;
 use futures::stream;
+use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -106,6 +109,7 @@ impl Answer {
 pub struct WebServer {
     address: SocketAddr,
     authority: String,
+    authority_file: NamedTempFile,
     site: Arc<Mutex<Site>>,
     _serving: Background,
 }
@@ -143,7 +147,9 @@ impl WebServer {
             let connections = Connections::accept(TcpListener::from_std(listener)?, TlsAcceptor::from(Arc::new(config)));
             Ok(axum::serve(connections, router).await?)
         })?;
-        Ok(Self { address, authority: authority.pem(), site, _serving: serving })
+        let authority_file = NamedTempFile::new()?;
+        fs::write(authority_file.path(), authority.pem())?;
+        Ok(Self { address, authority: authority.pem(), authority_file, site, _serving: serving })
     }
 
     /// Where it listens.
@@ -164,6 +170,11 @@ impl WebServer {
     /// The PEM of the authority that has signed its certificates.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// A file with that PEM.
+    pub fn authority_file(&self) -> &Path {
+        self.authority_file.path()
     }
 
     /// Lets a path give this answer from now on.
