@@ -1,6 +1,7 @@
 //! The capabilities.
 
 pub mod config;
+pub mod externalip;
 pub mod ipam;
 pub mod kit;
 mod run;
