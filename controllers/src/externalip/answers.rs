@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::externalip::{Host, Shared};
+use api::externalip::{Host, Shared, Source};
 use poolutil::Family;
 
 use super::accept::{Accepted, Filter, Refusal};
@@ -262,36 +262,33 @@ pub fn limited(mut addresses: Vec<IpAddr>) -> Outcome {
 }
 
 impl Answers {
-    /// From now on the source uses exactly these keys, on these terms.
-    pub fn use_by(&mut self, source: &str, terms: &Terms, keys: BTreeSet<Key>, cluster: &Cluster, now: Instant) {
+    /// From now on the source uses exactly these keys, on these terms. Returns whether these keys are others than before; then the
+    /// source is to be planned again, since some may have their answer already.
+    pub fn use_by(&mut self, source: &str, terms: &Terms, keys: BTreeSet<Key>, cluster: &Cluster, now: Instant) -> bool {
         let known = self.sources.get_key_value(source).map(|(name, _)| name.clone());
         let source = known.unwrap_or_else(|| Arc::from(source));
         let mut used = BTreeSet::new();
         for key in keys {
             let key = self.cells.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone());
             let cell = self.cells.entry(key.clone()).or_insert_with(|| Cell::new(&key, now));
-            let good = cell.users.entry(source.clone()).or_default();
-            if let (Some(Outcome::Found { addresses, .. }), Some(raw)) = (&cell.outcome, &cell.good) {
-                let accepted = terms.filter.sort(addresses, private_by_default(&key.solver), cluster).addresses;
-                if !accepted.is_empty() {
-                    *good = Some(Good { addresses: accepted, until: raw.until });
-                }
+            let user = cell.users.entry(source.clone()).or_default();
+            if let Some(good) = accepted(cell.outcome.as_ref(), cell.good.as_ref(), &key, terms, cluster) {
+                *user = Some(good);
             }
-            let pace = terms.refresh_interval.filter(|_| !matches!(cell.outcome, None | Some(Outcome::Failed(_))));
-            let due = pace.map(|pace| cell.ended + pace.max(floor(&key.solver)));
-            if known_pending(cell) {
-                self.reschedule(&key, Some(now));
-            } else if let Some(due) = due
-                && self.cells.get(&key).is_some_and(|cell| cell.due.is_some_and(|at| at > due))
-            {
+            let answered = matches!(cell.outcome, Some(Outcome::Found { .. } | Outcome::Empty(_)));
+            let paced = terms.refresh_interval.filter(|_| answered).map(|pace| cell.ended + pace.max(floor(&key.solver)));
+            let first = (cell.outcome.is_none() && !cell.in_flight && cell.due.is_none()).then_some(now);
+            let sooner = paced.filter(|paced| cell.due.is_some_and(|due| due > *paced));
+            if let Some(due) = first.or(sooner) {
                 self.reschedule(&key, Some(due));
             }
             used.insert(key);
         }
-        let (_, before) = self.sources.insert(source.clone(), (terms.clone(), used.clone())).unwrap_or_else(|| (terms.clone(), BTreeSet::new()));
+        let before = self.sources.insert(source.clone(), (terms.clone(), used.clone())).map_or_else(BTreeSet::new, |(_, keys)| keys);
         for key in before.difference(&used) {
             self.leave(&source, key);
         }
+        before != used
     }
 
     /// The source is gone.
@@ -359,13 +356,10 @@ impl Answers {
         let intervals = cell.users.keys().filter_map(|source| self.sources.get(source)?.0.refresh_interval);
         let pace = intervals.min().map(|interval| interval.max(floor(&key.solver)));
         let due = cell.end(ran, pace, now, jitter);
-        if let (Some(Outcome::Found { addresses, .. }), Some(raw)) = (&cell.outcome, &cell.good) {
-            for (source, good) in &mut cell.users {
-                let Some((terms, _)) = self.sources.get(source) else { continue };
-                let accepted = terms.filter.sort(addresses, private_by_default(&key.solver), cluster).addresses;
-                if !accepted.is_empty() {
-                    *good = Some(Good { addresses: accepted, until: raw.until });
-                }
+        for (source, user) in &mut cell.users {
+            let Some((terms, _)) = self.sources.get(source) else { continue };
+            if let Some(good) = accepted(cell.outcome.as_ref(), cell.good.as_ref(), key, terms, cluster) {
+                *user = Some(good);
             }
         }
         self.reschedule(key, due);
@@ -419,10 +413,7 @@ impl Answers {
         let sort = |addresses: &[IpAddr]| terms.filter.sort(addresses, private, cluster);
         let good = cell.users.get(source).and_then(Option::as_ref);
         let good = good.map(|good| Good { addresses: sort(&good.addresses).addresses, until: good.until });
-        let recorded = recorded.filter(|_| cell.good.is_none()).map(|recorded| Good {
-            addresses: sort(recorded.addresses).addresses,
-            until: recorded.began,
-        });
+        let recorded = recorded.map(|recorded| Good { addresses: sort(recorded.addresses).addresses, until: recorded.began });
         let found = match &cell.outcome {
             Some(Outcome::Found { addresses, .. }) => sort(addresses),
             _ => Accepted::default(),
@@ -440,11 +431,16 @@ impl Answers {
         cell.reading(found, cell.good.clone(), terms.max_staleness, now)
     }
 
+    /// Whether the source uses the key.
+    pub fn is_used(&self, source: &str, key: &Key) -> bool {
+        self.cells.get(key).is_some_and(|cell| cell.users.contains_key(source))
+    }
+
     /// The numbers, by kind of solver.
     pub fn tally(&self, now: Instant) -> BTreeMap<&'static str, Tally> {
         let mut tallies: BTreeMap<_, Tally> = BTreeMap::new();
         for (key, cell) in self.cells.iter().filter(|(_, cell)| !cell.users.is_empty()) {
-            let tally = tallies.entry(kind(&key.solver)).or_default();
+            let tally = tallies.entry(key.solver.type_name()).or_default();
             tally.answers += usize::from(cell.outcome.is_some());
             if let (Some(good), Some(Outcome::Failed(_) | Outcome::Empty(_))) = (&cell.good, &cell.outcome) {
                 tally.held += 1;
@@ -539,7 +535,8 @@ impl Cell {
             Some(Outcome::Found { .. }) if !addresses.is_empty() => (Effective::Fresh(addresses), None),
             Some(Outcome::Found { .. }) => {
                 let kind = FailureKind::AddressRefused;
-                failed(Failure { kind, text: "no address of the answer may be published".to_owned() }, self.ended)
+                let since = good.as_ref().map_or(self.asked_since, |good| good.until);
+                failed(Failure { kind, text: "no address of the answer may be published".to_owned() }, since)
             }
             Some(Outcome::Failed(failure)) => failed(failure.clone(), self.failing_since),
             Some(Outcome::Empty(reason)) => match &good {
@@ -564,8 +561,11 @@ fn unasked(recorded: Option<Recorded<'_>>, now: Instant) -> Reading {
     Reading { effective, until: None, refused: Vec::new(), truncated: false }
 }
 
-fn known_pending(cell: &Cell) -> bool {
-    cell.outcome.is_none() && !cell.in_flight && cell.due.is_none()
+/// The part of a good last answer that a source accepts, if there is one.
+fn accepted(outcome: Option<&Outcome>, raw: Option<&Good>, key: &Key, terms: &Terms, cluster: &Cluster) -> Option<Good> {
+    let (Some(Outcome::Found { addresses, .. }), Some(raw)) = (outcome, raw) else { return None };
+    let addresses = terms.filter.sort(addresses, private_by_default(&key.solver), cluster).addresses;
+    (!addresses.is_empty()).then_some(Good { addresses, until: raw.until })
 }
 
 /// What a Service's plan depends on.
@@ -598,17 +598,7 @@ fn private_by_default(solver: &Shared) -> bool {
 /// The shortest pace at which a solver is asked because a source wants it.
 fn floor(solver: &Shared) -> Duration {
     match solver {
-        Shared::IpApi(_) => Duration::from_secs(60),
-        Shared::Static(_) | Shared::DnsHostname(_) | Shared::Interface(_) => Duration::from_secs(5),
-    }
-}
-
-/// The solver's name in a source, which is also its metric label.
-pub const fn kind(solver: &Shared) -> &'static str {
-    match solver {
-        Shared::Static(_) => "static",
-        Shared::DnsHostname(_) => "dnsHostname",
-        Shared::IpApi(_) => "ipAPI",
-        Shared::Interface(_) => "interface",
+        Shared::IpApi(_) => Source::SHORTEST_API_REFRESH,
+        Shared::Static(_) | Shared::DnsHostname(_) | Shared::Interface(_) => Source::SHORTEST_REFRESH,
     }
 }

@@ -83,6 +83,13 @@ pub struct Rules {
     pub watch_filter: Option<String>,
 }
 
+impl Rules {
+    /// Whether the ingress status of the Service is ours to write.
+    pub fn is_our_class(&self, service: &ServiceFacts) -> bool {
+        service.kind == "LoadBalancer" && service.class.as_deref() == Some(self.load_balancer_class.as_str())
+    }
+}
+
 /// A Service as far as it matters here; projected on arrival, the object itself is dropped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceFacts {

@@ -3,6 +3,14 @@
 //! Both are total functions over values. The driver carries out the steps in their order; a step that fails ends the pass, the
 //! failure is remembered as a [`Trouble`](super::facts::Trouble), and the next plan goes on without the output concerned.
 
+pub mod choose;
+mod conditions;
+mod leases;
+mod publish;
+mod service;
+mod source;
+mod upkeep;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +21,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use super::facts::ServiceKey;
+
+pub use self::service::{service, source_name};
+pub use self::source::{asked, source, terms};
 
 /// What to do about a Service.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,7 +91,7 @@ pub enum Step {
         uid: String,
         /// The version last seen, a precondition.
         revision: String,
-        /// The new `metadata.ownerReferences`.
+        /// The reference to it.
         owner: Value,
     },
     /// Delete a claim, with its UID as precondition.

@@ -52,22 +52,19 @@ impl Record {
         if v != VERSION {
             return Err(Unreadable(format!("it is of version {v}, not {VERSION}")));
         }
-        let release = match release.as_str() {
-            "Release" => ReleasePolicy::Release,
-            "Retain" => ReleasePolicy::Retain,
-            other => return Err(Unreadable(format!("`{other}` is neither `Release` nor `Retain`"))),
-        };
+        let release = ReleasePolicy::from_word(&release).ok_or_else(|| Unreadable(format!("`{release}` is no release policy")))?;
         Ok(Self { source, release, addresses, external_ips, mirrored })
+    }
+
+    /// Whether it says nothing.
+    pub fn is_blank(&self) -> bool {
+        self.addresses.is_empty() && self.external_ips.is_empty() && self.mirrored.is_empty()
     }
 
     /// The record as it is written: compact, and the same text for the same content.
     pub fn print(&self) -> String {
         let Self { source, release, addresses, external_ips, mirrored } = self.clone();
-        let release = match release {
-            ReleasePolicy::Release => "Release",
-            ReleasePolicy::Retain => "Retain",
-        };
-        let form = Form { v: VERSION, source, release: release.to_owned(), addresses, external_ips, mirrored };
+        let form = Form { v: VERSION, source, release: release.as_str().to_owned(), addresses, external_ips, mirrored };
         serde_json::to_string(&form).unwrap_or_default()
     }
 }

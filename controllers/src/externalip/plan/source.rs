@@ -1,0 +1,488 @@
+//! What is asked for a source, and what its status says (§2.5 and 12 of the specification).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use api::externalip::reasons::{ExternalIpEvent, SolverState, SourceCondition, SourceReason};
+use api::externalip::{
+    ClusterExternalIPSourceStatus, FamilyStatus, FieldError, Host, Output, Part, PartSolver, QueryMode, Shared, Solver, SolverList,
+    SolverStatus, Source,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use poolutil::Family;
+
+use super::choose::{Answer, PATIENCE, Said, Scope, earlier, is_per_service, put_together, say, say_raw};
+use super::conditions::changed;
+use super::leases::{Sight, mirrored};
+use super::service::FAMILIES;
+use super::{Note, Standing, StatusPlan};
+use crate::externalip::accept::{Filter, Refusal};
+use crate::externalip::answers::{Effective, FailureKind, Key, Reading, Terms, Why};
+use crate::externalip::facts::{Bound, Now, Pass, Rules, SourceFacts};
+use crate::externalip::provenance;
+use crate::externalip::record::Record;
+
+/// The most addresses that a solver's status lists.
+const SHOWN: usize = 8;
+
+/// On which terms the source uses its shared solvers.
+pub fn terms(source: &Source, rules: &Rules) -> Terms {
+    Terms {
+        filter: Filter::new(&source.address_policy, rules),
+        max_staleness: source.max_staleness,
+        refresh_interval: source.refresh_interval,
+    }
+}
+
+/// The shared solvers that are to be asked for the source: of those of which the first decides, only as many as some Service needs.
+pub fn asked(pass: &Pass<'_>, now: Now) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    let Ok(source) = &pass.source.spec else { return keys };
+    let filter = Filter::new(&source.address_policy, pass.rules);
+    let allowed: Vec<&Bound<'_>> = pass.bound.iter().filter(|bound| is_allowed(source, bound)).collect();
+    for family in FAMILIES {
+        let Some(list) = source.list(family) else { continue };
+        let mut needy = allowed.clone();
+        for solver in &list.solvers {
+            keys.extend(keys_of(family, solver));
+            if list.mode == QueryMode::All {
+                continue;
+            }
+            if !is_per_service(solver) {
+                if shared(pass, &filter, family, solver, now.instant).said.settles(now.instant) {
+                    break;
+                }
+            } else if !allowed.is_empty() {
+                needy.retain(|bound| !say_for(pass, source, &filter, bound, family, solver, now.instant).settles(now.instant));
+                if needy.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    keys
+}
+
+fn is_allowed(source: &Source, bound: &Bound<'_>) -> bool {
+    source.allowed_services.matches(&bound.service.labels, bound.namespace_labels)
+}
+
+/// What a solver that depends on the Service says for it.
+fn say_for(
+    pass: &Pass<'_>,
+    source: &Source,
+    filter: &Filter,
+    bound: &Bound<'_>,
+    family: Family,
+    solver: &Solver,
+    now: Instant,
+) -> Said {
+    let record = bound.service.record.as_deref().and_then(|text| Record::parse(text).ok());
+    let mirrored = mirrored(Some(source), bound.service, record.as_ref());
+    let sight = Sight {
+        service: bound.service,
+        our_class: pass.rules.is_our_class(bound.service),
+        claims: bound.claims,
+        record: record.as_ref(),
+        mirrored: &mirrored,
+        began: pass.memory.began.unwrap_or(now),
+        now,
+    };
+    let Pass { answers, cluster, .. } = *pass;
+    say(&Scope { sight, name: &pass.source.name, source, filter, pools: bound.pools, answers, cluster }, family, solver)
+}
+
+fn keys_of(family: Family, solver: &Solver) -> Vec<Key> {
+    let key = |shared: &Shared| Key { family, solver: shared.clone() };
+    match solver {
+        Solver::Shared(shared) => vec![key(shared)],
+        Solver::LoadBalancerIngress | Solver::IpPool(_) => Vec::new(),
+        Solver::Merge(parts) => parts.iter().filter_map(shared_part).map(key).collect(),
+    }
+}
+
+fn shared_part(part: &Part) -> Option<&Shared> {
+    match &part.solver {
+        PartSolver::Shared(shared) => Some(shared),
+        PartSolver::LoadBalancerIngress | PartSolver::IpPool(_) => None,
+    }
+}
+
+/// What a solver says that is the same for every Service.
+struct SaidToAll {
+    said: Said,
+    state: SolverState,
+    addresses: Vec<IpAddr>,
+    failure: Option<(FailureKind, String)>,
+    refused: Vec<(IpAddr, Refusal)>,
+    remark: Option<(&'static str, String)>,
+}
+
+fn shared(pass: &Pass<'_>, filter: &Filter, family: Family, solver: &Solver, now: Instant) -> SaidToAll {
+    let name = &pass.source.name;
+    match solver {
+        Solver::Shared(shared) => {
+            of_reading(pass.answers.read(name, &Key { family, solver: shared.clone() }, pass.cluster, now))
+        }
+        Solver::Merge(parts) => merged(pass, filter, family, parts, now),
+        Solver::LoadBalancerIngress | Solver::IpPool(_) => nothing(Said::new(Answer::Pending { since: now }), SolverState::PerService),
+    }
+}
+
+fn nothing(said: Said, state: SolverState) -> SaidToAll {
+    SaidToAll { said, state, addresses: Vec::new(), failure: None, refused: Vec::new(), remark: None }
+}
+
+fn of_reading(reading: Reading) -> SaidToAll {
+    let Reading { effective, until, refused, truncated } = reading;
+    let remark = truncated.then(|| ("Truncated", "the answer has more addresses than are used".to_owned()));
+    let mut all = match effective {
+        Effective::Fresh(addresses) => {
+            let said = Said::new(Answer::Found { addresses: addresses.clone(), fresh: true });
+            SaidToAll { addresses, remark, ..nothing(said, SolverState::Fresh) }
+        }
+        Effective::Held(addresses, why) => {
+            let said = Said::new(Answer::Found { addresses: addresses.clone(), fresh: false });
+            let (failure, remark) = match why {
+                Why::Failing(failure) => (Some((failure.kind, failure.text)), None),
+                Why::Doubtful => (None, Some(("Empty", "the solver found nothing once; the answer before is held".to_owned()))),
+                Why::Unasked => (None, None),
+            };
+            SaidToAll { addresses, failure, remark, ..nothing(said, SolverState::Held) }
+        }
+        Effective::Pending { since } => {
+            let remark = Some(("Resolving", "there is no answer yet".to_owned()));
+            SaidToAll { remark, ..nothing(Said::new(Answer::Pending { since }), SolverState::Idle) }
+        }
+        Effective::Empty { reason, confirmed } => {
+            let remark = Some(("Empty", reason));
+            SaidToAll { remark, ..nothing(Said::new(Answer::Empty { confirmed }), SolverState::Empty) }
+        }
+        Effective::Failed { failure, since } => {
+            let failure = Some((failure.kind, failure.text));
+            SaidToAll { failure, ..nothing(Said::new(Answer::Failed { since }), SolverState::Failed) }
+        }
+    };
+    all.said.until = until;
+    all.refused = refused;
+    all
+}
+
+fn merged(pass: &Pass<'_>, filter: &Filter, family: Family, parts: &[Part], now: Instant) -> SaidToAll {
+    let said = put_together(family, parts, |part| match part {
+        PartSolver::Shared(shared) => say_raw(pass.answers, &pass.source.name, Key { family, solver: shared.clone() }, now),
+        PartSolver::LoadBalancerIngress | PartSolver::IpPool(_) => Said::new(Answer::Pending { since: now }),
+    });
+    let text = said.cause.clone().map_or_else(|| "a part fails".to_owned(), |(_, text)| text);
+    let part_failed = Some((FailureKind::PartFailed, text));
+    match said.answer.clone() {
+        Answer::Found { addresses, fresh } => {
+            let private = parts.iter().filter_map(shared_part).all(|shared| matches!(shared, Shared::Static(_)));
+            let sorted = filter.sort(&addresses, private, pass.cluster);
+            if sorted.addresses.is_empty() {
+                let failure = Some((FailureKind::AddressRefused, "the merged address may not be published".to_owned()));
+                let said = Said { answer: Answer::Failed { since: now }, ..said };
+                return SaidToAll { failure, refused: sorted.refused, ..nothing(said, SolverState::Failed) };
+            }
+            let state = if fresh { SolverState::Fresh } else { SolverState::Held };
+            let failure = if fresh { None } else { part_failed };
+            SaidToAll { addresses: sorted.addresses, failure, ..nothing(said, state) }
+        }
+        Answer::Pending { .. } => {
+            SaidToAll { remark: Some(("Resolving", "there is no answer yet".to_owned())), ..nothing(said, SolverState::Idle) }
+        }
+        Answer::Empty { .. } => {
+            SaidToAll { remark: Some(("Empty", "a part has no address".to_owned())), ..nothing(said, SolverState::Empty) }
+        }
+        Answer::Failed { .. } => SaidToAll { failure: part_failed, ..nothing(said, SolverState::Failed) },
+    }
+}
+
+/// What the shared solvers of a family come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Yield {
+    Addresses,
+    PerService,
+    Pending,
+    Nothing,
+}
+
+/// What is to be said of a family, and of what is wrong there.
+struct FamilyReport {
+    status: FamilyStatus,
+    yields: Yield,
+    failing: Vec<String>,
+    refused: Vec<String>,
+    until: Option<Instant>,
+}
+
+/// What to show of a source.
+pub fn source(pass: &Pass<'_>, now: Now) -> StatusPlan {
+    let facts = pass.source;
+    let old = facts.status.clone().unwrap_or_default();
+    let (mut status, standing, until) = match &facts.spec {
+        Err(errors) => (invalid(&old, errors, now), Standing::Failing, None),
+        Ok(source) => valid(pass, source, &old, now),
+    };
+    status.observed_generation = Some(facts.generation);
+    for condition in &mut status.conditions {
+        condition.observed_generation = Some(facts.generation);
+    }
+    let mut notes = notes(&old, &status);
+    notes.extend(deprecation(pass));
+    StatusPlan {
+        notes,
+        look_again: until.map(|until| until.saturating_duration_since(now.instant)),
+        standing,
+        status: (facts.status.as_ref() != Some(&status)).then_some(status),
+    }
+}
+
+fn invalid(old: &ClusterExternalIPSourceStatus, errors: &[FieldError], now: Now) -> ClusterExternalIPSourceStatus {
+    let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let write = |type_, reason: SourceReason| write(old, type_, false, reason, &text, now);
+    ClusterExternalIPSourceStatus {
+        services: old.services,
+        conditions: vec![
+            write(SourceCondition::Accepted, SourceReason::InvalidSpec),
+            write(SourceCondition::Ready, SourceReason::InvalidSpec),
+        ],
+        ..ClusterExternalIPSourceStatus::default()
+    }
+}
+
+fn valid(
+    pass: &Pass<'_>,
+    source: &Source,
+    old: &ClusterExternalIPSourceStatus,
+    now: Now,
+) -> (ClusterExternalIPSourceStatus, Standing, Option<Instant>) {
+    let filter = Filter::new(&source.address_policy, pass.rules);
+    let mut status = ClusterExternalIPSourceStatus::default();
+    let (mut yields, mut failing, mut refused, mut until) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for family in FAMILIES {
+        let Some(list) = source.list(family) else { continue };
+        let old = if family == Family::V4 { &old.ipv4 } else { &old.ipv6 };
+        let report = report(pass, &filter, family, list, old.as_ref(), now);
+        yields.push((family, report.yields));
+        failing.extend(report.failing);
+        refused.extend(report.refused);
+        until = earlier(until, report.until);
+        let place = if family == Family::V4 { &mut status.ipv4 } else { &mut status.ipv6 };
+        *place = Some(report.status);
+    }
+    let allowed = pass.bound.iter().filter(|bound| is_allowed(source, bound) && !bound.service.deleting).count();
+    status.services = i64::try_from(allowed).ok();
+    let (is_ready, reason, text) = readiness(&yields);
+    let loops = loops(pass, source);
+    let trouble = [
+        (SourceReason::SolverFailing, &failing),
+        (SourceReason::AddressRefused, &refused),
+        (SourceReason::PossibleLoop, &loops),
+    ];
+    let worst = trouble.iter().find(|(_, texts)| !texts.is_empty()).map(|(reason, _)| *reason);
+    let texts: Vec<String> = trouble.into_iter().flat_map(|(_, texts)| texts).cloned().collect();
+    let degraded = worst.unwrap_or(SourceReason::AllSolversHealthy);
+    status.conditions = vec![
+        write(old, SourceCondition::Accepted, true, SourceReason::Valid, "the spec can be used", now),
+        write(old, SourceCondition::Ready, is_ready, reason, &text, now),
+        write(old, SourceCondition::Degraded, worst.is_some(), degraded, &texts.join("; "), now),
+    ];
+    let standing = match (is_ready, worst.is_some()) {
+        (true, false) => Standing::Ready,
+        (true, true) => Standing::Degraded,
+        (false, _) => Standing::Failing,
+    };
+    (status, standing, until)
+}
+
+fn write(
+    old: &ClusterExternalIPSourceStatus,
+    type_: SourceCondition,
+    is_true: bool,
+    reason: SourceReason,
+    text: &str,
+    now: Now,
+) -> Condition {
+    let before = old.conditions.iter().find(|condition| condition.type_ == type_.as_str());
+    changed(before, type_.as_str(), is_true, reason.as_str(), text, now.wall)
+}
+
+fn readiness(yields: &[(Family, Yield)]) -> (bool, SourceReason, String) {
+    let of = |wanted: Yield| yields.iter().filter(|(_, is)| *is == wanted).map(|(family, _)| family.to_string()).collect::<Vec<_>>();
+    let (found, per_service, pending, nothing) =
+        (of(Yield::Addresses), of(Yield::PerService), of(Yield::Pending), of(Yield::Nothing));
+    if !nothing.is_empty() && found.is_empty() && per_service.is_empty() && pending.is_empty() {
+        (false, SourceReason::NoAddress, format!("no solver finds an {} address", nothing.join(" or ")))
+    } else if !nothing.is_empty() {
+        (false, SourceReason::Partial, format!("no solver finds an {} address", nothing.join(" or ")))
+    } else if !pending.is_empty() {
+        (false, SourceReason::Resolving, format!("no solver has answered for {} yet", pending.join(" and ")))
+    } else if !per_service.is_empty() {
+        (true, SourceReason::PerService, format!("{} addresses depend on the Service", per_service.join(" and ")))
+    } else {
+        (true, SourceReason::AddressFound, format!("there are {} addresses", found.join(" and ")))
+    }
+}
+
+fn report(pass: &Pass<'_>, filter: &Filter, family: Family, list: &SolverList, old: Option<&FamilyStatus>, now: Now) -> FamilyReport {
+    let path = if family == Family::V4 { "ipv4" } else { "ipv6" };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let (mut solvers, mut failing, mut refused, mut until) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (mut decided, mut pending, mut depends) = (false, false, false);
+    for (index, solver) in list.solvers.iter().enumerate() {
+        let is_used = keys_of(family, solver).iter().all(|key| pass.answers.is_used(&pass.source.name, key));
+        let all = if is_per_service(solver) {
+            nothing(Said::new(Answer::Pending { since: now.instant }), SolverState::PerService)
+        } else if is_used {
+            shared(pass, filter, family, solver, now.instant)
+        } else {
+            nothing(Said::new(Answer::Empty { confirmed: false }), SolverState::Idle)
+        };
+        let shown = solver_status(index, solver, &all, old, now);
+        let title = format!("{path}.solvers[{index}] {} {}", shown.type_, shown.target).trim_end().to_owned();
+        if !all.refused.is_empty() {
+            let each = all.refused.iter().take(SHOWN).map(|(ip, refusal)| format!("{ip} ({})", refusal.as_str()));
+            refused.push(format!("{title}: refused {}", each.collect::<Vec<_>>().join(", ")));
+        }
+        if let Some((_, text)) = all.failure.filter(|(kind, _)| *kind != FailureKind::AddressRefused) {
+            let since = shown.since.as_ref().map(|since| format!(" since {}", since.0.strftime("%Y-%m-%dT%H:%M:%SZ")));
+            let held = (!shown.addresses.is_empty()).then(|| format!(", holding {}", shown.addresses.join(", ")));
+            failing.push(format!("{title}: {text}{}{}", since.unwrap_or_default(), held.unwrap_or_default()));
+        }
+        until = earlier(until, all.said.until);
+        if let Answer::Pending { since } = all.said.answer
+            && !is_per_service(solver)
+        {
+            pending |= !decided;
+            let end = since + PATIENCE;
+            until = earlier(until, (now.instant < end).then_some(end));
+            // The first that answers decides, so those after one that may still do so are not asked about.
+            decided |= list.mode == QueryMode::FirstFound && now.instant < end;
+        }
+        depends |= is_per_service(solver) && !decided;
+        if !decided {
+            for ip in all.addresses {
+                if !addresses.contains(&ip) {
+                    addresses.push(ip);
+                }
+            }
+            decided = list.mode == QueryMode::FirstFound && !addresses.is_empty();
+        }
+        solvers.push(shown);
+    }
+    let yields = match (depends, addresses.is_empty(), pending) {
+        (true, _, _) => Yield::PerService,
+        (false, false, _) => Yield::Addresses,
+        (false, true, true) => Yield::Pending,
+        (false, true, false) => Yield::Nothing,
+    };
+    let addresses = (!depends).then(|| addresses.iter().map(ToString::to_string).collect());
+    FamilyReport { status: FamilyStatus { addresses, solvers }, yields, failing, refused, until }
+}
+
+fn solver_status(index: usize, solver: &Solver, all: &SaidToAll, old: Option<&FamilyStatus>, now: Now) -> SolverStatus {
+    let index = i64::try_from(index).unwrap_or(i64::MAX);
+    let (reason, message) = match (&all.failure, &all.remark) {
+        (Some((kind, text)), _) => (kind.as_str(), text.clone()),
+        (None, Some((reason, text))) => (*reason, text.clone()),
+        (None, None) if all.refused.is_empty() => ("", String::new()),
+        (None, None) => (FailureKind::AddressRefused.as_str(), "some addresses of the answer may not be published".to_owned()),
+    };
+    let new = SolverStatus {
+        index,
+        type_: solver.type_name().to_owned(),
+        target: provenance::target(solver),
+        state: all.state.as_str().to_owned(),
+        addresses: all.addresses.iter().take(SHOWN).map(ToString::to_string).collect(),
+        reason: reason.to_owned(),
+        message,
+        since: None,
+    };
+    let same = |old: &&SolverStatus| {
+        (old.index, &old.type_, &old.target, &old.state, &old.addresses)
+            == (new.index, &new.type_, &new.target, &new.state, &new.addresses)
+    };
+    let since = old.and_then(|old| old.solvers.iter().find(same)).and_then(|old| old.since.clone());
+    SolverStatus { since: Some(since.unwrap_or_else(|| Time(whole_second(now)))), ..new }
+}
+
+/// Now, as precisely as it is written.
+fn whole_second(now: Now) -> k8s_openapi::jiff::Timestamp {
+    k8s_openapi::jiff::Timestamp::from_second(now.wall.as_second()).unwrap_or(now.wall)
+}
+
+/// Hosts that are named after a Service which gets its addresses from them.
+fn loops(pass: &Pass<'_>, source: &Source) -> Vec<String> {
+    let mut hosts = BTreeSet::new();
+    for family in FAMILIES {
+        for solver in source.list(family).into_iter().flat_map(|list| &list.solvers) {
+            for key in keys_of(family, solver) {
+                if let Shared::DnsHostname(Host::Name(name)) = key.solver {
+                    hosts.insert(name);
+                }
+            }
+        }
+    }
+    let named = |host: &String| {
+        let mut services = pass.bound.iter().filter(|bound| bound.service.hostnames.contains(host)).map(|bound| &bound.service.key);
+        services.next().map(|key| format!("{host} is published for the Service {key}, which gets its addresses from it"))
+    };
+    hosts.iter().filter_map(named).collect()
+}
+
+/// What changed between two states, in events.
+fn notes(old: &ClusterExternalIPSourceStatus, new: &ClusterExternalIPSourceStatus) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for (old, new) in [(&old.ipv4, &new.ipv4), (&old.ipv6, &new.ipv6)] {
+        let addresses = |status: &Option<FamilyStatus>| status.as_ref().and_then(|status| status.addresses.clone());
+        if let (Some(old), Some(new)) = (addresses(old), addresses(new))
+            && !old.is_empty()
+            && old != new
+        {
+            let after = if new.is_empty() { "none".to_owned() } else { new.join(", ") };
+            notes.push(Note { reason: ExternalIpEvent::AddressChanged, text: format!("{} -> {after}", old.join(", ")) });
+        }
+    }
+    let of = |status: &ClusterExternalIPSourceStatus, type_: SourceCondition| {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == type_.as_str());
+        condition.map(|condition| (condition.status == "True", condition.reason.clone(), condition.message.clone()))
+    };
+    let (before, after) = (of(old, SourceCondition::Degraded), of(new, SourceCondition::Degraded));
+    if before != after {
+        match &after {
+            Some((true, reason, text)) => notes.extend(degraded(reason).map(|reason| Note { reason, text: text.clone() })),
+            Some((false, ..)) if before.is_some_and(|(degraded, reason, _)| degraded && reason == SourceReason::SolverFailing.as_str()) => {
+                let text = "all solvers answer again".to_owned();
+                notes.push(Note { reason: ExternalIpEvent::SolverRecovered, text });
+            }
+            Some((false, ..)) | None => {}
+        }
+    }
+    let (before, after) = (of(old, SourceCondition::Accepted), of(new, SourceCondition::Accepted));
+    if let Some((false, _, text)) = after.filter(|after| before.as_ref() != Some(after)) {
+        notes.push(Note { reason: ExternalIpEvent::InvalidIPSource, text });
+    }
+    notes
+}
+
+fn degraded(reason: &str) -> Option<ExternalIpEvent> {
+    [
+        (SourceReason::SolverFailing, ExternalIpEvent::SolverFailing),
+        (SourceReason::AddressRefused, ExternalIpEvent::AddressRefused),
+        (SourceReason::PossibleLoop, ExternalIpEvent::PossibleLoop),
+    ]
+    .into_iter()
+    .find_map(|(known, event)| (known.as_str() == reason).then_some(event))
+}
+
+/// The API server warns of the field: said once for each source, as long as this process remembers it.
+fn deprecation(pass: &Pass<'_>) -> Option<Note> {
+    let SourceFacts { spec: Ok(source), .. } = pass.source else { return None };
+    let publishes = source.outputs.as_ref().is_none_or(|outputs| outputs.contains(&Output::ExternalIps));
+    let reason = ExternalIpEvent::ExternalIPsDeprecated;
+    let text = "this API server warns of spec.externalIPs, which kube-proxy will stop to serve; see spec.outputs".to_owned();
+    let news = pass.memory.deprecated && publishes && !pass.bound.is_empty() && !pass.memory.told.contains_key(&reason);
+    news.then_some(Note { reason, text })
+}
