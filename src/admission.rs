@@ -10,7 +10,7 @@ use controllers::ipam::{Ipam, admission};
 use controllers::kit::health::{Check, Readiness};
 use controllers::kit::metrics::Metrics;
 use controllers::serving::Pair;
-use poolutil::{Pool, RangeSet};
+use poolutil::{Cidr, Pool, RangeSet};
 use tokio::sync::watch;
 use webhooks::{
     CertificateFiles, CertificateKeeper, CertificateSource, CertificateState, InUse, NotSynced, Partner, PoolIndex, PoolName,
@@ -26,7 +26,12 @@ const CHECK: &str = "webhook certificate";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Listens, and serves until the manager closes. Every replica does, whether it leads or not.
-pub async fn serve(manager: &Manager, settings: WebhookSettings, scope: Scope) -> anyhow::Result<()> {
+pub async fn serve(
+    manager: &Manager,
+    settings: WebhookSettings,
+    scope: Scope,
+    api_targets: Vec<Cidr>,
+) -> anyhow::Result<()> {
     let listener = settings.address.bind().await.with_context(|| format!("cannot listen on {}", settings.address))?;
     let offer = settings.tls.offer().context("the TLS settings leave nothing to offer")?;
     manager.readiness().set(CHECK, Check::Waiting("not loaded yet".to_owned()));
@@ -37,7 +42,8 @@ pub async fn serve(manager: &Manager, settings: WebhookSettings, scope: Scope) -
         CertificateSettings::SelfSigned => (CertificateSource::Keeper(Arc::new(Kept(manager.certify_webhooks()?))), LOOK_EVERY),
     };
     let report = Told { metrics: manager.metrics().clone(), readiness: manager.readiness().clone() };
-    let webhooks = Webhooks { index: Arc::new(View(manager.ipam().clone())), scope, report: Arc::new(report) };
+    let index = Arc::new(View(manager.ipam().clone()));
+    let webhooks = Webhooks { index, scope, api_targets: api_targets.into(), report: Arc::new(report) };
     let closing = manager.closing().clone();
     tokio::spawn(async move {
         let tls = Tls { offer, source, reload_every };

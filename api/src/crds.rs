@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::names::{CONTRACT_LABELS, IPAM_GROUP, MOVE_HIERARCHY_LABEL};
 use crate::pool::{PoolKind, PoolSpec};
-use crate::{schema, v1alpha1, v1alpha2};
+use crate::{externalip, schema, v1alpha1, v1alpha2};
 
-/// The definitions of all pool kinds, in the order of [`PoolKind::ALL`].
+/// The definitions of all pool kinds, in the order of [`PoolKind::ALL`], and of external IP sources.
 ///
 /// They name no conversion: an API server then serves both versions without changing the objects. Whoever installs
 /// the webhooks adds it.
@@ -23,7 +23,7 @@ use crate::{schema, v1alpha1, v1alpha2};
 /// assert_eq!(names[0], "inclusterippools.ipam.cluster.x-k8s.io");
 /// ```
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    PoolKind::ALL.into_iter().map(definition).collect()
+    PoolKind::ALL.into_iter().map(definition).chain([externalip::definition()]).collect()
 }
 
 fn definition(pool: PoolKind) -> CustomResourceDefinition {
@@ -96,7 +96,8 @@ fn counts() -> Vec<CustomResourceColumnDefinition> {
     ]
 }
 
-fn column(name: &str, type_: &str, json_path: &str) -> CustomResourceColumnDefinition {
+/// A column of `kubectl get`.
+pub(crate) fn column(name: &str, type_: &str, json_path: &str) -> CustomResourceColumnDefinition {
     CustomResourceColumnDefinition {
         name: name.to_owned(),
         type_: type_.to_owned(),
@@ -112,29 +113,42 @@ fn version<S: PoolSpec>(pool: PoolKind) -> CustomResourceDefinitionVersion {
         (true, false) => "A set of IPv6 prefixes for the claims of its namespace.",
         (true, true) => "A set of IPv6 prefixes for the claims of all namespaces.",
     };
+    CustomResourceDefinitionVersion {
+        name: S::VERSION.to_owned(),
+        schema: Some(object(description, schema::of::<S>(), schema::of::<S::Status>(), &[])),
+        subresources: Some(status_subresource()),
+        ..CustomResourceDefinitionVersion::default()
+    }
+}
+
+/// The schema of a whole object.
+pub(crate) fn object(
+    description: &str,
+    spec: JSONSchemaProps,
+    status: JSONSchemaProps,
+    required: &[&str],
+) -> CustomResourceValidation {
     let properties = [
         ("apiVersion", text("Group and version that this object is written in.")),
         ("kind", text("The kind of this object.")),
         ("metadata", JSONSchemaProps { type_: Some("object".to_owned()), ..JSONSchemaProps::default() }),
-        ("spec", schema::of::<S>()),
-        ("status", schema::of::<S::Status>()),
+        ("spec", spec),
+        ("status", status),
     ];
-    CustomResourceDefinitionVersion {
-        name: S::VERSION.to_owned(),
-        schema: Some(CustomResourceValidation {
-            open_api_v3_schema: Some(JSONSchemaProps {
-                type_: Some("object".to_owned()),
-                description: Some(description.to_owned()),
-                properties: Some(properties.map(|(name, schema)| (name.to_owned(), schema)).into()),
-                ..JSONSchemaProps::default()
-            }),
+    CustomResourceValidation {
+        open_api_v3_schema: Some(JSONSchemaProps {
+            type_: Some("object".to_owned()),
+            description: Some(description.to_owned()),
+            properties: Some(properties.map(|(name, schema)| (name.to_owned(), schema)).into()),
+            required: (!required.is_empty()).then(|| required.iter().map(ToString::to_string).collect()),
+            ..JSONSchemaProps::default()
         }),
-        subresources: Some(CustomResourceSubresources {
-            status: Some(CustomResourceSubresourceStatus(serde_json::json!({}))),
-            scale: None,
-        }),
-        ..CustomResourceDefinitionVersion::default()
     }
+}
+
+/// A status of its own, and nothing to scale.
+pub(crate) fn status_subresource() -> CustomResourceSubresources {
+    CustomResourceSubresources { status: Some(CustomResourceSubresourceStatus(serde_json::json!({}))), scale: None }
 }
 
 fn text(description: &str) -> JSONSchemaProps {

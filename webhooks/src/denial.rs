@@ -1,7 +1,6 @@
 //! Why something is not admitted, as the `Status` that its author reads.
 
-use api::PoolKind;
-use api::names::IPAM_GROUP;
+use api::externalip::FieldError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 use poolutil::SpecError;
 
@@ -12,12 +11,14 @@ use crate::index::NotSynced;
 pub enum Denial {
     /// Rules about the spec are broken; there is at least one.
     Invalid {
-        /// The kind of the pool.
-        kind: PoolKind,
-        /// Its name.
+        /// The kind of the object.
+        kind: &'static str,
+        /// The group of that kind.
+        group: &'static str,
+        /// The object's name.
         name: String,
         /// All of them.
-        errors: Vec<SpecError>,
+        causes: Vec<Cause>,
     },
     /// What is asked would take something away that is in use, or cannot be changed.
     Refused(String),
@@ -25,6 +26,29 @@ pub enum Denial {
     Unreadable(String),
     /// It cannot be decided yet.
     NotSynced,
+}
+
+/// One broken rule.
+#[derive(Debug, PartialEq)]
+pub struct Cause {
+    /// The field.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl From<&SpecError> for Cause {
+    fn from(error: &SpecError) -> Self {
+        let text = error.to_string();
+        let message = text.strip_prefix(error.field).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&text);
+        Self { field: error.field.to_owned(), message: message.to_owned() }
+    }
+}
+
+impl From<&FieldError> for Cause {
+    fn from(error: &FieldError) -> Self {
+        Self { field: error.field.clone(), message: error.message() }
+    }
 }
 
 impl From<NotSynced> for Denial {
@@ -47,11 +71,11 @@ impl Denial {
     pub fn status(self) -> Status {
         let code = Some(i32::from(self.code()));
         let (reason, message, details) = match self {
-            Self::Invalid { kind, name, errors } => {
-                let mut texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Self::Invalid { kind, group, name, causes } => {
+                let mut texts: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
                 let text = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
-                let message = format!("{kind}.{IPAM_GROUP} {name:?} is invalid: {text}");
-                ("Invalid", message, Some(details(kind, name, &errors)))
+                let message = format!("{kind}.{group} {name:?} is invalid: {text}");
+                ("Invalid", message, Some(details(kind, group, name, causes)))
             }
             Self::Refused(message) | Self::Unreadable(message) => ("BadRequest", message, None),
             Self::NotSynced => ("InternalError", NotSynced.to_string(), None),
@@ -67,34 +91,34 @@ impl Denial {
     }
 }
 
-fn details(kind: PoolKind, name: String, errors: &[SpecError]) -> StatusDetails {
-    let cause = |error: &SpecError| {
-        let text = error.to_string();
-        let message = text.strip_prefix(error.field).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&text);
-        StatusCause {
-            field: Some(error.field.to_owned()),
-            message: Some(message.to_owned()),
-            reason: Some("FieldValueInvalid".to_owned()),
-        }
+fn details(kind: &str, group: &str, name: String, causes: Vec<Cause>) -> StatusDetails {
+    let cause = |cause: Cause| StatusCause {
+        field: Some(cause.field),
+        message: Some(cause.message),
+        reason: Some("FieldValueInvalid".to_owned()),
     };
     StatusDetails {
         name: Some(name),
-        group: Some(IPAM_GROUP.to_owned()),
-        kind: Some(kind.kind().to_owned()),
-        causes: Some(errors.iter().map(cause).collect()),
+        group: Some(group.to_owned()),
+        kind: Some(kind.to_owned()),
+        causes: Some(causes.into_iter().map(cause).collect()),
         ..StatusDetails::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use api::PoolKind;
+    use api::names::IPAM_GROUP;
     use poolutil::Problem;
     use serde_json::json;
 
     use super::*;
 
-    fn broken(errors: Vec<SpecError>) -> Status {
-        Denial::Invalid { kind: PoolKind::InClusterIPPool, name: "blue".to_owned(), errors }.status()
+    fn broken(errors: &[SpecError]) -> Status {
+        let causes = errors.iter().map(Cause::from).collect();
+        let (kind, group) = (PoolKind::InClusterIPPool.kind(), IPAM_GROUP);
+        Denial::Invalid { kind, group, name: "blue".to_owned(), causes }.status()
     }
 
     #[test]
@@ -102,7 +126,7 @@ mod tests {
         let empty = SpecError { field: "spec.addresses", value: String::new(), problem: Problem::NoAddresses };
         let negative = SpecError { field: "spec.prefix", value: "-1".to_owned(), problem: Problem::NegativePrefix };
         assert_eq!(
-            serde_json::to_value(broken(vec![empty.clone(), negative])).unwrap(),
+            serde_json::to_value(broken(&[empty.clone(), negative])).unwrap(),
             json!({
                 "apiVersion": "v1",
                 "kind": "Status",
@@ -133,7 +157,7 @@ mod tests {
             })
         );
         assert_eq!(
-            broken(vec![empty]).message.unwrap(),
+            broken(&[empty]).message.unwrap(),
             "InClusterIPPool.ipam.cluster.x-k8s.io \"blue\" is invalid: \
              spec.addresses: Invalid value: \"\": addresses is required"
         );

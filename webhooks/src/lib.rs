@@ -5,6 +5,7 @@
 //! | [`registration::default_path`] | what a pool gets that leaves it out | `pools` |
 //! | [`registration::validate_path`] | whether a pool may be created, changed, deleted; what to warn about | `pools` |
 //! | [`registration::CLAIM_PATH`] | the finalizer of a new claim of ours | `claims` |
+//! | [`registration::SOURCE_PATH`] | whether an external IP source may be created or changed; what to warn about | `externalip` |
 //! | [`registration::CONVERT_PATH`] | pools in the other served version | `convert` |
 //!
 //! # What this crate does not do
@@ -16,6 +17,7 @@ mod certificate;
 mod claims;
 mod convert;
 mod denial;
+mod externalip;
 mod index;
 mod pools;
 pub mod registration;

@@ -43,6 +43,15 @@ pub fn claim_condition() -> String {
     format!("has({reference}.apiGroup) && {reference}.apiGroup == '{IPAM_GROUP}' && {reference}.kind in [{}]", kinds.join(", "))
 }
 
+/// Where external IP sources are checked.
+pub const SOURCE_PATH: &str = "/validate-externalip-spacebird-dev-v1alpha1-clusterexternalipsource";
+
+/// The name of that webhook.
+pub const SOURCE_NAME: &str = "validation.clusterexternalipsource.externalip.spacebird.dev";
+
+/// The version of external IP sources that is checked.
+pub const SOURCE_VERSION: &str = api::externalip::VERSION;
+
 /// Where pools of a kind get their defaults.
 pub fn default_path(kind: PoolKind) -> String {
     format!("/mutate-ipam-cluster-x-k8s-io-{POOL_VERSION}-{}", kind.singular())

@@ -149,10 +149,17 @@ impl Answer {
 impl From<Result<Vec<String>, Denial>> for Answer {
     fn from(decision: Result<Vec<String>, Denial>) -> Self {
         match decision {
-            Ok(warnings) => Self { outcome: Outcome::Admitted, warnings },
+            Ok(warnings) => {
+                Self { outcome: Outcome::Admitted, warnings: warnings.iter().map(|warning| printable(warning)).collect() }
+            }
             Err(denial) => Self { outcome: Outcome::Denied(denial), warnings: Vec::new() },
         }
     }
+}
+
+/// A warning travels in an HTTP header, which holds no control characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 #[cfg(test)]

@@ -13,13 +13,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_server::{Handle, tls_rustls::RustlsConfig};
+use poolutil::Cidr;
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use tokio::net::TcpListener;
 
 use crate::certificate::{CertificateSource, CertificateState, Reader};
 use crate::index::PoolIndex;
 use crate::review::{self, Answer, Review};
-use crate::{claims, convert, pools, registration};
+use crate::{claims, convert, externalip, pools, registration};
 
 /// How much an admission review may weigh: old and new object travel together.
 const ADMISSION_LIMIT: usize = 7 << 20;
@@ -73,6 +74,8 @@ pub struct Webhooks {
     pub index: Arc<dyn PoolIndex>,
     /// Which claims get their finalizer.
     pub scope: Scope,
+    /// Networks that web services of an external IP source may be in besides public ones.
+    pub api_targets: Arc<[Cidr]>,
     /// Who is told.
     pub report: Arc<dyn Report>,
 }
@@ -120,13 +123,14 @@ enum Endpoint {
     Default(PoolKind),
     Validate(PoolKind),
     Claim,
+    Source,
     Convert,
 }
 
 impl Endpoint {
     fn all() -> impl Iterator<Item = Self> {
         let pools = PoolKind::ALL.into_iter().flat_map(|kind| [Self::Default(kind), Self::Validate(kind)]);
-        pools.chain([Self::Claim, Self::Convert])
+        pools.chain([Self::Claim, Self::Source, Self::Convert])
     }
 
     fn path(self) -> String {
@@ -134,6 +138,7 @@ impl Endpoint {
             Self::Default(kind) => registration::default_path(kind),
             Self::Validate(kind) => registration::validate_path(kind),
             Self::Claim => registration::CLAIM_PATH.to_owned(),
+            Self::Source => registration::SOURCE_PATH.to_owned(),
             Self::Convert => registration::CONVERT_PATH.to_owned(),
         }
     }
@@ -150,6 +155,7 @@ impl Endpoint {
             Self::Default(kind) => admission(body, |request| pools::default(kind, request)),
             Self::Validate(kind) => admission(body, |request| pools::validate(kind, request, &*webhooks.index)),
             Self::Claim => admission(body, |request| claims::mutate(request, &webhooks.scope)),
+            Self::Source => admission(body, |request| externalip::validate(request, &webhooks.api_targets)),
             Self::Convert => conversion(body),
         }
     }

@@ -94,7 +94,8 @@ impl Running {
             reload_every: Duration::from_millis(10),
         };
         let (tell, told) = unbounded_channel();
-        let webhooks = Webhooks { index: Arc::new(Memory), scope: Scope::default(), report: Arc::new(Teller(tell)) };
+        let report = Arc::new(Teller(tell));
+        let webhooks = Webhooks { index: Arc::new(Memory), scope: Scope::default(), api_targets: Arc::new([]), report };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -5,6 +5,7 @@
 //! and controller call the same.
 
 mod check;
+mod definition;
 mod host;
 pub mod names;
 pub mod reasons;
@@ -22,6 +23,7 @@ use crate::decode::null_is_absent;
 use crate::schema;
 
 pub use check::{Checked, FieldError, check};
+pub(crate) use definition::definition;
 pub use host::Host;
 pub use source::{
     AddressPolicy, AllowedServices, Api, CustomApi, FamilyPolicy, Format, IpMode, OnNoAddress, Output, Part, PartSolver, PoolRef,
@@ -29,6 +31,9 @@ pub use source::{
 };
 pub use status::{ClusterExternalIPSourceStatus, FamilyStatus, SolverStatus};
 pub use url::HttpsUrl;
+
+/// The kind's name.
+pub const KIND: &str = "ClusterExternalIPSource";
 
 /// The version's name.
 pub const VERSION: &str = "v1alpha1";

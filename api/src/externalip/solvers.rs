@@ -21,23 +21,27 @@ pub(super) struct Rules<'a> {
 }
 
 /// Reads the list of a family; what is wrong is left out of it.
-pub(super) fn list(family: Family, path: &str, spec: &SolverListSpec, rules: &Rules<'_>, found: &mut Findings) -> SolverList {
-    let field = format!("{path}.queryMode");
+pub(super) fn list(
+    family: Family,
+    family_path: &str,
+    spec: &SolverListSpec,
+    rules: &Rules<'_>,
+    found: &mut Findings,
+) -> SolverList {
+    let field = format!("{family_path}.queryMode");
     let text = spec.query_mode.as_deref();
     let mode = word(text, &field, QueryMode::FirstFound, QueryMode::WORDS, QueryMode::from_word, found);
-    let mut solvers: Vec<Solver> = Vec::new();
+    let mut solvers: Vec<(usize, Solver)> = Vec::new();
     for (index, spec) in spec.solvers.iter().enumerate() {
-        let path = format!("{path}.solvers[{index}]");
+        let path = format!("{family_path}.solvers[{index}]");
         let mut place = Place { family, path: &path, is_part: false, rules, found: &mut *found };
         let Some(solver) = place.solver(spec) else { continue };
-        if let Some(first) = solvers.iter().position(|other| *other == solver) {
-            found.warn(format!(
-                "{path}: the same as another solver of the list, number {first} of those before; remove one of them"
-            ));
+        if let Some((first, _)) = solvers.iter().find(|(_, other)| *other == solver) {
+            found.warn(format!("{path}: the same as {family_path}.solvers[{first}]; remove one of them"));
         }
-        solvers.push(solver);
+        solvers.push((index, solver));
     }
-    SolverList { mode, solvers }
+    SolverList { mode, solvers: solvers.into_iter().map(|(_, solver)| solver).collect() }
 }
 
 /// Where a solver stands.
@@ -97,7 +101,8 @@ impl Place<'_> {
                 None
             }
             _ => {
-                self.found.error(self.path, None, format!("a solver has exactly one of {TYPES}; remove the others"));
+                let more = if self.is_part { "" } else { ", merge" };
+                self.found.error(self.path, None, format!("a solver has exactly one of {TYPES}{more}; remove the others"));
                 None
             }
         }

@@ -6,10 +6,10 @@ mod warnings;
 use api::names::{DELETE_FOR_MOVE, IPAM_GROUP, SKIP_VALIDATE_DELETE};
 use api::v1alpha2::{DEFAULT_ALLOCATION_PREFIX_LENGTH, IpPoolSpec, PrefixPoolSpec};
 use api::{Pool, PoolKind};
-use poolutil::Span;
+use poolutil::{Span, SpecError};
 use serde_json::{Value, json};
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
 use crate::index::{PoolIndex, PoolName};
 use crate::registration::POOL_VERSION;
 use crate::review::{Answer, Operation, Outcome, Request};
@@ -61,7 +61,12 @@ fn change<S: Rules>(name: PoolName<'_>, request: &Request, index: &dyn PoolIndex
     let old: Option<Pool<S>> =
         (request.operation == Operation::Update).then(|| read(request.old_object.as_ref(), "oldObject")).transpose()?;
 
-    let invalid = |errors| Denial::Invalid { kind: name.kind, name: name.name.to_owned(), errors };
+    let invalid = |errors: Vec<SpecError>| Denial::Invalid {
+        kind: name.kind.kind(),
+        group: IPAM_GROUP,
+        name: name.name.to_owned(),
+        causes: errors.iter().map(Cause::from).collect(),
+    };
     let space = new.spec.space().map_err(invalid)?;
     let misplaced = new.spec.misplaced(&space);
     if !misplaced.is_empty() {

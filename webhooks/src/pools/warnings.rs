@@ -38,7 +38,7 @@ impl<S: Rules> Change<'_, S> {
         warnings.extend(self.overlaps(index));
         warnings.extend(self.kept_values());
         warnings.extend(self.annotations(index));
-        warnings.iter().map(|warning| printable(warning)).collect()
+        warnings
     }
 
     fn idle_exclusions(&self) -> Option<String> {
@@ -87,9 +87,4 @@ fn list(texts: &[String]) -> Option<String> {
         count if count > NAMED => Some(format!("{text} and {} more", count - NAMED)),
         _ => Some(text),
     }
-}
-
-/// A warning travels in an HTTP header, which holds no control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
