@@ -72,6 +72,7 @@ fn priority(row: Row) -> Priority {
         | Row::ReleaseAddress
         | Row::ReleaseClaim
         | Row::ReleaseAwaitsAnswer
+        | Row::ReleasePublished
         | Row::ReleaseAwaitsConsumer
         | Row::ReleaseAwaitsGrace
         | Row::ReleaseAwaitsMemory
@@ -132,6 +133,7 @@ impl Drive<'_> {
             Step::DeleteAddress { uid, why, text } => self.delete(&uid, why, &text).await,
             Step::UnprotectAddress { uid, finalizers } => self.unprotect(&uid, &finalizers).await,
             Step::ReleaseClaim { uid, finalizers } => self.release_claim(&uid, &finalizers).await,
+            Step::Unpublish { uid, finalizers } => self.unpublish(&uid, &finalizers).await,
             Step::ReleaseOrphan { uid, finalizers, claim_uid } => {
                 self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await
             }
@@ -311,6 +313,18 @@ impl Drive<'_> {
                 if let Some(took) = took {
                     self.ctx.metrics.release_duration(self.kind, took);
                 }
+                Ok(())
+            }
+            Err(WriteError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn unpublish(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {
+        let Some(request) = self.objects().unpublish_claim(uid, finalizers) else { return Ok(()) };
+        match self.send(request).await {
+            Ok(_) => {
+                info!(claim = self.title(), "external IP sources do not run: the claim is held for no Service any more");
                 Ok(())
             }
             Err(WriteError::NotFound { .. }) => Ok(()),

@@ -299,6 +299,8 @@ pub struct Policy {
     pub release_orphans_namespaced: bool,
     /// `--release-orphans` for Global pools.
     pub release_orphans_global: bool,
+    /// External IP sources run in this manager: they take their finalizer off claims themselves.
+    pub external_ips: bool,
 }
 
 impl Policy {

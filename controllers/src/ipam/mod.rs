@@ -20,11 +20,12 @@ mod plan;
 mod pool;
 mod records;
 mod show;
+mod share;
 mod watches;
 mod world;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::PoolKind;
@@ -35,6 +36,7 @@ use tracing::{debug, info};
 
 use self::facts::Facts;
 pub use self::facts::Policy;
+pub use self::share::Listener;
 use self::plan::{Place as Standing, Plan, plan};
 use self::records::{PoolId, Slot};
 pub use self::world::Scope;
@@ -115,6 +117,7 @@ struct Ctx {
     old_definitions: OldDefinitions,
     pool_writes: Mutex<Bucket>,
     backfills: Mutex<Bucket>,
+    listener: OnceLock<Box<dyn Listener>>,
 }
 
 /// Pool kinds whose installed definition lacks fields of ours.
@@ -154,12 +157,19 @@ impl Ipam {
             old_definitions: OldDefinitions::default(),
             pool_writes: Mutex::new(Bucket::new(POOL_WRITES, POOL_WRITES, tokio::time::Instant::now())),
             backfills: Mutex::new(Bucket::new(1.0, BACKFILLS, tokio::time::Instant::now())),
+            listener: OnceLock::new(),
         }))
     }
 
     /// The ledgers in words: of one pool by `kind/namespace/name` or `kind/name`, or of all.
     pub fn describe(&self, pool: Option<&str>) -> Option<String> {
         self.0.world().describe(pool)
+    }
+
+    /// Has one other capability hear, from the start, what the watches of claims, addresses and IP pools deliver.
+    pub fn share_with(&self, listener: impl Listener + 'static) {
+        // There is one such capability, and it asks once.
+        let _ = self.0.listener.set(Box::new(listener));
     }
 
     /// Serves claims until the shell's shutdown is requested. Without leadership it only watches.

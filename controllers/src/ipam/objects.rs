@@ -1,6 +1,7 @@
 //! The requests of this capability: the address as it is created, and the patches of claims and addresses.
 
 use api::capi::{AddressSpec, CapiVersion, IpAddress, IpAddressClaim, LocalRef, PoolRef};
+use api::externalip::names::PUBLISHED;
 use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, RELEASE_ADDRESS, WATCH_FILTER_LABEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
@@ -113,6 +114,12 @@ impl Objects<'_> {
     /// Takes our finalizer from the claim with this UID; `None` if it is not among its finalizers.
     pub fn release_claim(&self, uid: &Uid, finalizers: &[String]) -> Option<Request> {
         let patch = without_finalizer(&uid.to_string(), finalizers, RELEASE_ADDRESS)?;
+        Some(Self::patch_claim(json_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, patch)))
+    }
+
+    /// Takes the finalizer of external IP sources from the claim with this UID; `None` if it is not among its finalizers.
+    pub fn unpublish_claim(&self, uid: &Uid, finalizers: &[String]) -> Option<Request> {
+        let patch = without_finalizer(&uid.to_string(), finalizers, PUBLISHED)?;
         Some(Self::patch_claim(json_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, patch)))
     }
 

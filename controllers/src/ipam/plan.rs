@@ -8,6 +8,7 @@
 //! | `ClaimPaused`, `ClusterPaused` | claim or cluster is paused | write nothing |
 //! | `ClusterMissing` | a live claim names a cluster that does not exist | wait for it |
 //! | `PoolPaused` | the pool is paused | nothing but our finalizer |
+//! | `ReleasePublished` | the claim is deleting, and held for external IP sources, which do not run | take that finalizer off |
 //! | `Release…` | the claim is deleting | let go of address, then claim, when nobody uses it any more |
 //! | `NameTaken` | an address of that name is somebody else's | tell |
 //! | `EarlierAddress` | an address of an earlier claim of that name still goes | wait until it is gone |
@@ -23,6 +24,7 @@ mod tests;
 
 use std::time::Duration;
 
+use api::externalip::names::PUBLISHED;
 use api::names::RELEASE_ADDRESS;
 use api::reasons::EventReason;
 use k8s_openapi::jiff::Timestamp;
@@ -64,6 +66,7 @@ pub enum Row {
     ClusterPaused,
     ClusterMissing,
     PoolPaused,
+    ReleasePublished,
     ReleaseAwaitsConsumer,
     ReleaseAwaitsGrace,
     ReleaseAwaitsMemory,
@@ -169,6 +172,13 @@ pub enum Step {
     },
     /// Take our finalizer from the claim.
     ReleaseClaim {
+        /// The only object that may be changed.
+        uid: Uid,
+        /// Its finalizers as last seen.
+        finalizers: Vec<String>,
+    },
+    /// Take the finalizer of external IP sources from the claim.
+    Unpublish {
         /// The only object that may be changed.
         uid: Uid,
         /// Its finalizers as last seen.
@@ -319,5 +329,10 @@ impl ClaimFacts {
 
     fn has_consumer(&self) -> bool {
         self.consumers().next().is_some()
+    }
+
+    /// A Service of ours may still carry its address.
+    fn is_published(&self) -> bool {
+        self.finalizers.iter().any(|name| name == PUBLISHED)
     }
 }

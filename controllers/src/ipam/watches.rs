@@ -41,7 +41,10 @@ pub async fn follow_all(ctx: &Arc<Ctx>, readiness: &Readiness) {
 async fn follow_ip_pools(ctx: &Arc<Ctx>, readiness: &Readiness, kind: PoolKind) {
     let never = Restart::default();
     let discover = || pool_api::<IpPool>(ctx, kind);
-    let sink = |seen| take(ctx, readiness, Watched::Pools(kind), |world| world.pools(kind, seen));
+    let sink = |seen| {
+        ctx.share(|listener| listener.pools(kind, &seen));
+        take(ctx, readiness, Watched::Pools(kind), |world| world.pools(kind, seen));
+    };
     follow(kind.plural(), &never, &ctx.metrics, discover, sink).await;
 }
 
@@ -71,7 +74,10 @@ async fn follow_addresses(ctx: &Arc<Ctx>, readiness: &Readiness) {
         }
         Ok(Some(everywhere))
     };
-    let sink = |seen| take(ctx, readiness, Watched::Addresses, |world| world.addresses(seen));
+    let sink = |seen| {
+        ctx.share(|listener| listener.addresses(&seen));
+        take(ctx, readiness, Watched::Addresses, |world| world.addresses(seen));
+    };
     follow("ipaddresses", &ctx.address_watch, &ctx.metrics, discover, sink).await;
 }
 
@@ -83,6 +89,8 @@ async fn follow_claims(ctx: &Arc<Ctx>, readiness: &Readiness) {
         Ok(Some(scoped(ctx, &resource)))
     };
     let sink = |seen: Seen<IpAddressClaim>| {
+        let version = ctx.world().capi;
+        ctx.share(|listener| listener.claims(&seen, version));
         take(ctx, readiness, Watched::Claims, |world| {
             let version = world.capi;
             world.claims(seen, version);

@@ -17,6 +17,11 @@ const POST_LIFE: Duration = Duration::from_secs(75);
 
 /// A claim that is deleting and that nothing holds up.
 pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timestamp) -> Plan {
+    let published = claim.is_published();
+    if published && !facts.policy.external_ips {
+        let step = Step::Unpublish { uid: claim.uid.clone(), finalizers: claim.finalizers.clone() };
+        return Plan::new(Row::ReleasePublished, Place::Leave, vec![step]);
+    }
     let mine = claim.has_our_finalizer();
     // An earlier claim's address is no concern of this one: it goes as an orphan.
     let address = facts.address.as_ref().filter(|address| address.relation == Relation::Ours);
@@ -26,7 +31,8 @@ pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timest
     {
         return Plan::leave(Row::Nothing);
     }
-    if facts.policy.honor_foreign_finalizers && !claim.release_now && claim.has_consumer() {
+    // The Service that carries the address is ours too, so nobody can vouch that it is safe to go on without it.
+    if published || (facts.policy.honor_foreign_finalizers && !claim.release_now && claim.has_consumer()) {
         return await_consumer(facts);
     }
     let Some(address) = address else {

@@ -8,6 +8,7 @@ mod totality;
 
 use api::PoolKind;
 use api::capi::{CapiVersion, ClaimConditions, ClaimReady, ReadyView, status_patch};
+use api::externalip::names::PUBLISHED;
 use api::names::{PROTECT_ADDRESS, RELEASE_ADDRESS};
 use api::reasons::ClaimReason;
 
@@ -80,7 +81,7 @@ impl Given {
             refused: None,
             wishes: Wishes::default(),
             motion: MotionFacts::default(),
-            policy: Policy { honor_foreign_finalizers: true, release_orphans_namespaced: true, release_orphans_global: false },
+            policy: Policy { honor_foreign_finalizers: true, release_orphans_namespaced: true, release_orphans_global: false, external_ips: true },
         })
     }
 

@@ -104,6 +104,31 @@ fn release_now_and_the_flag_let_go_although_others_hold_the_claim() {
 }
 
 #[test]
+fn a_claim_whose_address_a_service_carries_is_held_whatever_the_user_says() {
+    let held = released().claim(|claim| claim.finalizers = texts(&[PUBLISHED, RELEASE_ADDRESS]));
+    assert_eq!(held.row(), Row::ReleaseAwaitsConsumer);
+    assert_eq!(held.clone().claim(|claim| claim.release_now = true).row(), Row::ReleaseAwaitsConsumer);
+    assert_eq!(held.clone().policy(|policy| policy.honor_foreign_finalizers = false).row(), Row::ReleaseAwaitsConsumer);
+    assert_eq!(held.claim(|claim| claim.finalizers = texts(&[RELEASE_ADDRESS])).row(), Row::ReleaseAddress);
+}
+
+#[test]
+fn without_external_ip_sources_nothing_hangs_on_their_finalizer() {
+    let held = |given: Given| given.policy(|policy| policy.external_ips = false);
+    let unpublish = |finalizers| {
+        let step = Step::Unpublish { uid: Uid::new("c1"), finalizers: texts(finalizers) };
+        Plan::new(Row::ReleasePublished, Place::Leave, vec![step])
+    };
+    let given = held(released().claim(|claim| claim.finalizers = texts(&[PUBLISHED, RELEASE_ADDRESS])));
+    assert_eq!(given.plan(), unpublish(&[PUBLISHED, RELEASE_ADDRESS]));
+    // Also where nothing else of ours is on it.
+    let bare = held(Given::deleting(0).claim(|claim| claim.finalizers = texts(&[PUBLISHED])));
+    assert_eq!(bare.plan(), unpublish(&[PUBLISHED]));
+    let live = held(Given::live().bound().address(|_| ()).claim(|claim| claim.finalizers.push(PUBLISHED.to_owned())));
+    assert_eq!(live.row(), Row::Settled);
+}
+
+#[test]
 fn the_reuse_grace_counts_from_the_claims_deletion_and_is_told_once() {
     let grace = |given: Given| given.pool(|pool| pool.grace = seconds(300));
     let given = grace(Given::deleting(100).bound().address(|_| ()));

@@ -24,7 +24,7 @@ fn said() -> impl Strategy<Value = ClaimConditions> {
 
 fn claim() -> impl Strategy<Value = ClaimFacts> {
     let flags = any::<(bool, bool, bool, bool)>();
-    let finalizers = texts_of(&["infra/x", RELEASE_ADDRESS, "foregroundDeletion", "orphan"]);
+    let finalizers = texts_of(&["infra/x", PUBLISHED, RELEASE_ADDRESS, "foregroundDeletion", "orphan"]);
     (flags, time(), finalizers, said()).prop_map(|((moving, paused, release_now, bound), deleting, finalizers, conditions)| {
         let claim = Given::live().0.claim.unwrap();
         ClaimFacts { deleting, moving, paused, finalizers, release_now, bound, conditions, ..claim }
@@ -117,7 +117,7 @@ fn facts() -> impl Strategy<Value = Facts> {
     let denials = [Denial::NoRoom, Denial::Held("b/x".to_owned()), Denial::NotAllocatable(poolutil::Refusal::Excluded)].to_vec();
     let refused = proptest::option::of((wish(), select(denials)));
     let objects = (proptest::option::weighted(0.9, claim()), cluster(), pool(), proptest::option::of(address()));
-    (objects, reservation, refused, wishes(), motion(), any::<(bool, bool, bool)>()).prop_map(
+    (objects, reservation, refused, wishes(), motion(), any::<(bool, bool, bool, bool)>()).prop_map(
         |((claim, cluster, pool, address), reservation, refused, wishes, motion, policy)| Facts {
             claim,
             cluster,
@@ -131,6 +131,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 honor_foreign_finalizers: policy.0,
                 release_orphans_namespaced: policy.1,
                 release_orphans_global: policy.2,
+                external_ips: policy.3,
             },
             ..Given::live().0
         },
@@ -180,6 +181,11 @@ fn hold(facts: &Facts, plan: &Plan) {
         && (claim.bound || !address.fresh)
         && !address.made_here
     {
+        assert!(!steps.iter().any(takes_the_address));
+    }
+
+    // What a Service of ours may still carry is not given back.
+    if claim.is_some_and(|claim| claim.deleting.is_some() && claim.is_published()) {
         assert!(!steps.iter().any(takes_the_address));
     }
 

@@ -187,7 +187,12 @@ impl Given {
     }
 
     fn facts(&self, name: &str) -> Facts {
-        let policy = Policy { honor_foreign_finalizers: true, release_orphans_namespaced: true, release_orphans_global: false };
+        let policy = Policy {
+            honor_foreign_finalizers: true,
+            release_orphans_namespaced: true,
+            release_orphans_global: false,
+            external_ips: true,
+        };
         observe(&self.world, self.slot(name), policy, Timestamp::now(), Instant::now()).unwrap()
     }
 
