@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     config::{Config, LeaderElection, ReleaseOrphans},
+    externalip::{ExternalIps, solver::TrustError},
     ipam::{self, Ipam, Policy, Scope, Shell},
     kit::{
         client::{ClientOptions, ConnectError, connect},
@@ -36,6 +37,9 @@ pub enum RunError {
     /// There is no usable client.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Web services could not be asked.
+    #[error("cannot read what --external-ip-api-ca-file names")]
+    Trust(#[from] TrustError),
     /// Outside a cluster nothing tells where the lease belongs.
     #[error("this is no pod, so --leader-elect needs --leader-election-namespace")]
     NoLeaseNamespace,
@@ -49,6 +53,7 @@ pub struct Manager {
     version: &'static str,
     shell: Shell,
     ipam: Ipam,
+    external_ips: Option<ExternalIps>,
     campaign: Option<Campaign>,
     resign: Shutdown,
     close: Shutdown,
@@ -102,7 +107,7 @@ impl Manager {
         tracing::info!(version = self.version, "started");
         let leadership = self.shell.leadership.clone();
         let reason = tokio::select! {
-            () = self.ipam.run(self.shell) => ExitReason::Stopped,
+            () = work(self.ipam, self.external_ips, self.shell) => ExitReason::Stopped,
             () = leadership.lost() => ExitReason::LeadershipLost,
         };
         self.resign.trigger();
@@ -116,13 +121,24 @@ impl Manager {
     }
 }
 
+/// Runs every capability that is on, until all have come to their end.
+async fn work(ipam: Ipam, external_ips: Option<ExternalIps>, shell: Shell) {
+    let serving = async {
+        if let Some(external_ips) = external_ips {
+            external_ips.run(shell.clone()).await;
+        }
+    };
+    tokio::join!(ipam.run(shell.clone()), serving);
+}
+
 /// Listens, connects and begins to campaign.
 pub async fn start(config: Config) -> Result<Manager, RunError> {
     let health_listener = bind(config.health.as_ref()).await?;
     let diagnostics_listener = bind(config.diagnostics.as_ref().map(|diagnostics| &diagnostics.address)).await?;
+    let user_agent = format!("ipam-in-cluster/{}", config.version);
     let client = connect(ClientOptions {
         kubeconfig: config.kubeconfig.clone(),
-        user_agent: format!("ipam-in-cluster/{}", config.version),
+        user_agent: user_agent.clone(),
         qps: config.kube_api_qps,
         burst: config.kube_api_burst,
     })
@@ -148,7 +164,15 @@ pub async fn start(config: Config) -> Result<Manager, RunError> {
         leadership,
         shutdown: config.shutdown.clone(),
     };
-    let ipam = Ipam::new(&shell, settings(&config));
+    let settings = settings(&config);
+    let external_ips = match &config.external_ip_sources {
+        Some(sources) => Some(ExternalIps::new(&shell, &settings.scope, sources, &user_agent)?),
+        None => None,
+    };
+    let ipam = Ipam::new(&shell, settings);
+    if let Some(external_ips) = &external_ips {
+        ipam.share_with(external_ips.listener());
+    }
     if let Some(listener) = health_listener {
         report_end("health", health::serve(listener, readiness, close.clone()));
     }
@@ -160,7 +184,7 @@ pub async fn start(config: Config) -> Result<Manager, RunError> {
         serve_diagnostics(&config, listener, client, metrics, ledger, &close);
     }
 
-    Ok(Manager { version: config.version, shell, ipam, campaign, resign, close, namespace })
+    Ok(Manager { version: config.version, shell, ipam, external_ips, campaign, resign, close, namespace })
 }
 
 fn settings(config: &Config) -> ipam::Settings {
@@ -170,6 +194,7 @@ fn settings(config: &Config) -> ipam::Settings {
             honor_foreign_finalizers: config.honor_foreign_finalizers,
             release_orphans_namespaced: config.release_orphans != ReleaseOrphans::Nothing,
             release_orphans_global: config.release_orphans == ReleaseOrphans::All,
+            external_ips: config.external_ip_sources.is_some(),
         },
     }
 }
