@@ -128,6 +128,11 @@ impl WebServer {
 
     /// Starts to listen on a free port of 127.0.0.1.
     pub fn start() -> Result<Self> {
+        Self::start_at([127, 0, 0, 1])
+    }
+
+    /// Starts to listen on a free port of another address of loopback.
+    pub fn start_at(address: [u8; 4]) -> Result<Self> {
         let authority = Authority::create()?;
         let certificates = Certificates {
             good: certified(&authority.issue_for(&NAMES)?)?,
@@ -138,7 +143,7 @@ impl WebServer {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(certificates));
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listener = std::net::TcpListener::bind((Ipv4Addr::from(address), 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let site = Arc::new(Mutex::new(Site::default()));

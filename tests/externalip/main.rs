@@ -1,0 +1,57 @@
+//! External addresses of Services as people see them: a real API server, the real manager with the gate `ExternalIPSources` on, a name
+//! server and a web server that answer as each trial says. IPAM runs in the same manager.
+//!
+//! How to add a trial: write `async fn a_sentence(stage: &Stage) -> Result<()>` in a module here and list it in that module's
+//! `shared()` with `on_shared![…]`. The stage is a namespace on a control plane that all such trials share, dual-stack and with
+//! webhooks; [`audit`] looks at it when the trial is over. Addresses are the trial's own, so that nobody shares a port of one by
+//! accident: take an unused third byte. One that damages a server or needs special flags is an `async fn a_sentence() -> Result<()>`
+//! listed with `standalone![…]`, which begins with [`fixture::Stage::alone`].
+
+mod audit;
+mod fixture;
+mod guards;
+mod history;
+mod interface;
+mod names;
+mod outputs;
+mod pools;
+mod publishing;
+mod running;
+mod shapes;
+mod sources;
+mod spec;
+mod web_apis;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::Arguments;
+use testbed::trial::Standalone;
+
+use crate::fixture::{OnShared, Shared};
+
+/// Run beside each other on one control plane.
+fn shared_trials() -> Vec<OnShared> {
+    let where_from = [names::shared(), pools::shared(), web_apis::shared()];
+    let where_to = [outputs::shared(), publishing::shared(), shapes::shared(), sources::shared()];
+    where_from.into_iter().chain(where_to).flatten().collect()
+}
+
+/// Run once, each with a control plane of its own.
+fn standalone_trials() -> Vec<Standalone> {
+    let where_from = [names::standalone(), pools::standalone(), web_apis::standalone(), interface::standalone()];
+    let what_for = [shapes::standalone(), sources::standalone(), guards::standalone(), running::standalone()];
+    where_from.into_iter().chain(what_for).flatten().collect()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Trials mostly wait, so more of them than cores keep the manager busy.
+    arguments.test_threads.get_or_insert(12);
+    let shared = Arc::new(Shared::default());
+    let mut trials: Vec<_> = shared_trials().into_iter().map(|trial| trial.within(&shared)).collect();
+    trials.extend(standalone_trials().into_iter().map(Standalone::into_trial));
+    // The trials share the fixture; it ends with the last of them.
+    drop(shared);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
