@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Failed, Trial};
 use rand::Rng;
-pub use testbed::trial::{Standalone, seeded};
 use testbed::trial::{Outcome, run, short_name};
+pub use testbed::trial::{Standalone, seeded};
 use testbed::{CapiCrds, ControlPlane, Manager, ManagerCommand, Options, Scene, Webhooks};
 
 /// The managers that serve a control plane while the conformance trials run.
