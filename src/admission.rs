@@ -26,12 +26,7 @@ const CHECK: &str = "webhook certificate";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Listens, and serves until the manager closes. Every replica does, whether it leads or not.
-pub async fn serve(
-    manager: &Manager,
-    settings: WebhookSettings,
-    scope: Scope,
-    api_targets: Vec<Cidr>,
-) -> anyhow::Result<()> {
+pub async fn serve(manager: &Manager, settings: WebhookSettings, scope: Scope, api_targets: Vec<Cidr>) -> anyhow::Result<()> {
     let listener = settings.address.bind().await.with_context(|| format!("cannot listen on {}", settings.address))?;
     let offer = settings.tls.offer().context("the TLS settings leave nothing to offer")?;
     manager.readiness().set(CHECK, Check::Waiting("not loaded yet".to_owned()));

@@ -1,5 +1,6 @@
 //! The command line of the manager: read here once, with Kubernetes' spellings, into plain values.
 
+mod externalip;
 mod spelling;
 mod tls;
 
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use controllers::config::{Config, Diagnostics, LeaderElection, LogLevel, ReleaseOrphans, TlsSettings};
+use controllers::config::{Config, Diagnostics, ExternalIpSources, LeaderElection, LogLevel, ReleaseOrphans, TlsSettings};
 use controllers::kit::duration;
 use controllers::kit::listen::ListenAddress;
 use controllers::kit::shutdown::Shutdown;
+use externalip::ExternalIpFlags;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub struct Run {
     flags: RunFlags,
     tls: TlsSettings,
     lease: Option<LeaderElection>,
+    external_ip_sources: Option<ExternalIpSources>,
 }
 
 /// Where and how webhooks are served.
@@ -71,7 +74,7 @@ pub enum CertificateSettings {
 impl Run {
     /// The settings, with what only a running process has.
     pub fn config(self, log_level: LogLevel, shutdown: Shutdown) -> Config {
-        let Self { flags, tls, lease, .. } = self;
+        let Self { flags, tls, lease, external_ip_sources, .. } = self;
         let set = |text: String| (!text.is_empty()).then_some(text);
         let insecure = flags.insecure_diagnostics;
         Config {
@@ -88,7 +91,7 @@ impl Run {
             honor_foreign_finalizers: flags.honor_foreign_finalizers,
             release_orphans: flags.release_orphans.into(),
             allocation_events: flags.allocation_events,
-            external_ip_sources: None,
+            external_ip_sources,
             log_level,
             shutdown,
         }
@@ -106,13 +109,14 @@ pub enum LogFormat {
 
 /// Reads the arguments after the program's name. The error says what to do and knows its exit code.
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Invocation, clap::Error> {
-    let spelled = spelling::normalize(args, |name| std::env::var(name).ok());
+    let env = |name: &str| std::env::var(name).ok();
+    let spelled = spelling::normalize(args, env);
     let name = std::iter::once("manager".to_owned());
     let cli = Cli::try_parse_from(name.chain(spelled.args)).map_err(with_nearest_flag)?;
     match cli.command {
         Verb::Manifests { dir, image } => Ok(Invocation::Manifests { dir, image }),
         Verb::Run(flags) => {
-            let run = check(*flags, spelled.warnings);
+            let run = check(*flags, env, spelled.warnings);
             run.map(|run| Invocation::Run(Box::new(run)))
                 .map_err(|message| Cli::command().error(ErrorKind::ValueValidation, message))
         }
@@ -223,6 +227,8 @@ struct RunFlags {
     /// Write an event for each allocated and each released address.
     #[arg(long, value_parser = go_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
     allocation_events: bool,
+    #[command(flatten)]
+    external_ip: ExternalIpFlags,
     /// Log level: 0 warnings, 2 changes, 4 decisions, 6 everything.
     #[arg(long = "v", short = 'v', default_value_t = 2)]
     verbosity: u8,
@@ -286,8 +292,10 @@ fn not_negative(text: &str) -> Result<f64, String> {
 }
 
 /// What one flag alone cannot tell.
-fn check(flags: RunFlags, mut warnings: Vec<String>) -> Result<Run, String> {
-    check_gates(&flags.feature_gates)?;
+fn check(flags: RunFlags, env: impl Fn(&str) -> Option<String>, mut warnings: Vec<String>) -> Result<Run, String> {
+    let gates = gates(&flags.feature_gates)?;
+    let external_ip_sources =
+        gates.external_ip_sources.then(|| externalip::settings(&flags.external_ip, env, &mut warnings)).transpose()?;
     let tls = tls::settings(&flags.tls_min_version, &flags.tls_cipher_suites, &mut warnings)?;
     let lease = if flags.leader_elect { Some(lease(&flags)?) } else { None };
     Ok(Run {
@@ -297,6 +305,7 @@ fn check(flags: RunFlags, mut warnings: Vec<String>) -> Result<Run, String> {
         webhooks: webhooks(&flags, &tls),
         tls,
         lease,
+        external_ip_sources,
         flags,
     })
 }
@@ -319,20 +328,33 @@ fn webhooks(flags: &RunFlags, tls: &TlsSettings) -> Option<WebhookSettings> {
     Some(WebhookSettings { address: flags.webhook_port.0.clone()?, certificate, tls: tls.clone() })
 }
 
-/// Every gate is known, and none of the capabilities behind them is in this build.
-fn check_gates(text: &str) -> Result<(), String> {
+/// Which capabilities are turned on.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Gates {
+    external_ip_sources: bool,
+}
+
+/// Every gate is known; of the capabilities behind them this build has one. What is said last counts.
+fn gates(text: &str) -> Result<Gates, String> {
     const GATES: [&str; 4] = ["ExternalIPSources", "ExternalIPClaims", "CloudExternalIPs", "StaticEgress"];
+    let mut gates = Gates::default();
     for gate in text.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
         let (name, value) = gate.split_once('=').ok_or_else(|| format!("--feature-gates: write {gate}=true or {gate}=false"))?;
         if !GATES.contains(&name) {
             return Err(format!("--feature-gates: there is no gate {name}; known are {}", GATES.join(", ")));
         }
         let on = go_bool(value).map_err(|error| format!("--feature-gates: {name}={value}: {error}"))?;
-        if on {
-            return Err(format!("--feature-gates: this build does not have the capability behind {name}; leave the gate out"));
+        match name {
+            "ExternalIPSources" => gates.external_ip_sources = on,
+            _ if on => {
+                return Err(format!(
+                    "--feature-gates: this build does not have the capability behind {name}; leave the gate out"
+                ));
+            }
+            _ => {}
         }
     }
-    Ok(())
+    Ok(gates)
 }
 
 fn lease(flags: &RunFlags) -> Result<LeaderElection, String> {
@@ -515,13 +537,28 @@ mod tests {
     }
 
     #[test]
-    fn gates_of_capabilities_that_are_not_built_in_are_refused() {
+    fn only_gates_of_capabilities_that_are_built_in_can_be_turned_on() {
         run(&["--feature-gates="]);
         run(&["--feature-gates=StaticEgress=false,ExternalIPSources=false"]);
+        for (gates, on) in [
+            ("", false),
+            ("ExternalIPSources=true", true),
+            ("StaticEgress=false,ExternalIPSources=true", true),
+            ("ExternalIPSources=true,ExternalIPSources=false", false),
+        ] {
+            assert_eq!(config(&[&format!("--feature-gates={gates}")]).external_ip_sources.is_some(), on, "{gates}");
+        }
         assert!(refusal(&["--feature-gates=StaticEgress=true"]).contains("does not have the capability"));
         assert!(refusal(&["--feature-gates=Magic=false"]).contains("there is no gate Magic"));
         assert!(refusal(&["--feature-gates=StaticEgress"]).contains("StaticEgress=true"));
         assert!(refusal(&["--feature-gates=StaticEgress=perhaps"]).contains("write true or false"));
+    }
+
+    #[test]
+    fn limits_of_external_ip_sources_are_not_taken_for_those_of_other_managers() {
+        let run = run(&["--feature-gates=ExternalIPSources=true", "--external-ip-solver-concurrency=3"]);
+        assert_eq!(run.external_ip_sources.map(|sources| sources.solver_concurrency), Some(3));
+        assert_eq!(run.warnings, Vec::<String>::new());
     }
 
     #[test]

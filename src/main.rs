@@ -48,9 +48,10 @@ fn manage(run: Run) -> anyhow::Result<ExitCode> {
     let reason = runtime.block_on(async {
         tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, shutdown));
         let scope = webhooks::Scope { namespace: config.namespace.clone(), watch_filter: config.watch_filter.clone() };
+        let api_targets = config.external_ip_sources.as_ref().map(|sources| sources.api_allow_cidrs.clone());
         let manager = controllers::start(config).await?;
         if let Some(settings) = webhooks {
-            admission::serve(&manager, settings, scope).await?;
+            admission::serve(&manager, settings, scope, api_targets.unwrap_or_default()).await?;
         }
         anyhow::Ok(manager.run().await)
     })?;

@@ -54,8 +54,11 @@ fn object(kind: &str, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("no {kind} {name} is printed"))
 }
 
+const SOURCES: &str = "clusterexternalipsources";
+
 fn crd(plural: &str) -> Value {
-    object("CustomResourceDefinition", &format!("{plural}.ipam.cluster.x-k8s.io"))
+    let group = if plural == SOURCES { "externalip.spacebird.dev" } else { "ipam.cluster.x-k8s.io" };
+    object("CustomResourceDefinition", &format!("{plural}.{group}"))
 }
 
 fn version(plural: &str, name: &str) -> Value {
@@ -65,8 +68,8 @@ fn version(plural: &str, name: &str) -> Value {
 }
 
 /// Folders of printed files. What kustomize reads beside them is written by hand.
-const PRINTED_FOLDERS: [&str; 6] = ["certmanager", "crd", "manager", "prometheus", "rbac", "webhook"];
-const WRITTEN_BY_HAND: [&str; 2] = ["kustomization.yaml", "references.yaml"];
+const PRINTED_FOLDERS: [&str; 7] = ["certmanager", "crd", "externalip", "manager", "prometheus", "rbac", "webhook"];
+const WRITTEN_BY_HAND: [&str; 3] = ["kustomization.yaml", "references.yaml", "externalip/policy"];
 
 #[test]
 fn the_committed_files_are_the_printed_ones() {
@@ -79,7 +82,7 @@ fn the_committed_files_are_the_printed_ones() {
         let files = tree(&config().join(folder)).into_iter();
         committed.extend(files.map(|(path, text)| (Path::new(folder).join(path), text)));
     }
-    committed.retain(|path, _| !WRITTEN_BY_HAND.iter().any(|name| path.ends_with(name)));
+    committed.retain(|path, _| !WRITTEN_BY_HAND.iter().any(|name| path.ends_with(name) || path.starts_with(name)));
     let paths: BTreeSet<_> = committed.keys().chain(printed.keys()).collect();
     let drifted: Vec<_> = paths.into_iter().filter(|path| committed.get(*path) != printed.get(*path)).collect();
     assert!(drifted.is_empty(), "run `make manifests` and commit what changes below config/: {drifted:?}");
@@ -224,7 +227,7 @@ fn every_property_is_described() {
         }
     }
     let mut found = Vec::new();
-    for plural in IP_POOLS.into_iter().chain(PREFIX_POOLS) {
+    for plural in IP_POOLS.into_iter().chain(PREFIX_POOLS).chain([SOURCES]) {
         for version in crd(plural)["spec"]["versions"].as_array().unwrap() {
             undescribed(&version["schema"]["openAPIV3Schema"], "", &mut found);
         }
@@ -381,6 +384,22 @@ fn the_other_roles_allow_exactly_this() {
 }
 
 #[test]
+fn external_ip_sources_add_exactly_this() {
+    let table = [
+        ("-", "services", "get list watch patch"),
+        ("-", "services/status", "patch"),
+        ("-", "namespaces", "list watch"),
+        ("externalip.spacebird.dev", "clusterexternalipsources", "get list watch"),
+        ("externalip.spacebird.dev", "clusterexternalipsources/status", "patch"),
+        ("networking.k8s.io", "servicecidrs", "list watch"),
+        ("ipam.cluster.x-k8s.io", "ipaddressclaims", "get list watch create patch delete"),
+        ("ipam.cluster.x-k8s.io", "ipaddresses inclusterippools globalinclusterippools", "get list watch"),
+        ("events.k8s.io", "events", "create patch"),
+    ];
+    assert_eq!(allowed(&object("ClusterRole", "capi-ipam-in-cluster-external-ip-sources")), allowed_by(&table));
+}
+
+#[test]
 fn every_binding_joins_a_printed_role_to_the_managers_account() {
     let account = object("ServiceAccount", "controller-manager");
     let namespace = "capi-ipam-in-cluster-system";
@@ -392,7 +411,7 @@ fn every_binding_joins_a_printed_role_to_the_managers_account() {
         ("RoleBinding", "leader-election-rolebinding", "Role", "leader-election-role"),
     ];
     let bindings = printed().into_iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Binding")).count();
-    assert_eq!(bindings, table.len());
+    assert_eq!(bindings, table.len() + 1, "and that of external IP sources, which is applied beside an installation");
     for (kind, name, role_kind, role) in table {
         let binding = object(kind, name);
         assert_eq!(binding["roleRef"], json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role}));

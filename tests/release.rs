@@ -51,6 +51,7 @@ fn expected_keys(namespace: &str) -> BTreeSet<String> {
     let prefix = "capi-ipam-in-cluster-";
     let mut keys = BTreeSet::from([format!("Namespace {namespace}")]);
     keys.extend(POOLS.map(|singular| format!("CustomResourceDefinition {singular}s.ipam.cluster.x-k8s.io")));
+    keys.insert("CustomResourceDefinition clusterexternalipsources.externalip.spacebird.dev".to_owned());
     for (kind, name) in [
         ("ServiceAccount", "controller-manager"),
         ("Deployment", "controller-manager"),
@@ -231,7 +232,7 @@ fn the_components_without_cert_manager_differ_in_nothing_else() {
     assert_eq!(found, expected);
 }
 
-/// One line per webhook: name, path, operations, versions, resource, failure policy, time-out.
+/// One line per webhook: name, path, operations, groups, versions, resource, failure policy, time-out.
 fn webhook_lines(configuration: &Value) -> Vec<String> {
     let annotation = &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
     assert_eq!(*annotation, format!("{NAMESPACE}/capi-ipam-in-cluster-serving-cert"));
@@ -244,12 +245,13 @@ fn webhook_lines(configuration: &Value) -> Vec<String> {
         assert_eq!(webhook["matchPolicy"], "Equivalent");
         assert_eq!(webhook["admissionReviewVersions"], json!(["v1", "v1beta1"]));
         let rules = webhook["rules"].as_array().unwrap();
-        assert_eq!((rules.len(), &rules[0]["apiGroups"]), (1, &json!(["ipam.cluster.x-k8s.io"])));
+        assert_eq!(rules.len(), 1);
         let words = |field: &str| serde_json::from_value::<Vec<String>>(rules[0][field].clone()).unwrap().join(",");
         let parts = [
             webhook["name"].as_str().unwrap().to_owned(),
             service["path"].as_str().unwrap().to_owned(),
             words("operations"),
+            words("apiGroups"),
             words("apiVersions"),
             words("resources"),
             webhook["failurePolicy"].as_str().unwrap().to_owned(),
@@ -266,14 +268,14 @@ fn the_api_server_asks_the_webhooks_exactly_this() {
         let line = |pool: &str| {
             format!(
                 "{purpose}.{pool}.ipam.cluster.x-k8s.io /{verb}-ipam-cluster-x-k8s-io-v1alpha2-{pool} {operations} \
-                 v1alpha2 {pool}s Fail null"
+                 ipam.cluster.x-k8s.io v1alpha2 {pool}s Fail null"
             )
         };
         POOLS.map(line).to_vec()
     };
     let mutating = component("MutatingWebhookConfiguration mutating-webhook-configuration");
     let claims = "default.ipaddressclaim.in-cluster.ipam.cluster.x-k8s.io /mutate-ipam-cluster-x-k8s-io-ipaddressclaim \
-                  CREATE v1alpha1,v1beta1,v1beta2 ipaddressclaims Ignore 2";
+                  CREATE ipam.cluster.x-k8s.io v1alpha1,v1beta1,v1beta2 ipaddressclaims Ignore 2";
     let expected = [of_pools("default", "mutate", "CREATE,UPDATE"), vec![claims.to_owned()]].concat();
     assert_eq!(webhook_lines(&mutating), expected);
     let webhooks = mutating["webhooks"].as_array().unwrap();
@@ -281,7 +283,11 @@ fn the_api_server_asks_the_webhooks_exactly_this() {
     assert_eq!(webhooks.iter().filter(conditional).map(|webhook| &webhook["failurePolicy"]).collect::<Vec<_>>(), ["Ignore"]);
 
     let validating = component("ValidatingWebhookConfiguration validating-webhook-configuration");
-    assert_eq!(webhook_lines(&validating), of_pools("validation", "validate", "CREATE,UPDATE,DELETE"));
+    let sources = "validation.clusterexternalipsource.externalip.spacebird.dev \
+                   /validate-externalip-spacebird-dev-v1alpha1-clusterexternalipsource CREATE,UPDATE externalip.spacebird.dev \
+                   v1alpha1 clusterexternalipsources Fail null";
+    let expected = [of_pools("validation", "validate", "CREATE,UPDATE,DELETE"), vec![sources.to_owned()]].concat();
+    assert_eq!(webhook_lines(&validating), expected);
 }
 
 #[test]
@@ -298,6 +304,20 @@ fn every_binding_joins_installed_names() {
             {"kind": "ServiceAccount", "name": "capi-ipam-in-cluster-controller-manager", "namespace": NAMESPACE},
         ]);
         assert_eq!(binding["subjects"], account);
+    }
+}
+
+#[test]
+fn the_role_of_external_ip_sources_is_released_beside_the_components() {
+    let text = std::fs::read_to_string(release().folder().join("external-ip-sources.yaml")).unwrap();
+    let objects: BTreeMap<String, Value> = documents(&text).into_iter().map(|object| (key(&object), object)).collect();
+    let name = "capi-ipam-in-cluster-external-ip-sources";
+    let (role, binding) = (format!("ClusterRole {name}"), format!("ClusterRoleBinding {name}"));
+    assert_eq!(objects.keys().collect::<Vec<_>>(), [&role, &binding]);
+    assert_eq!(objects[&binding]["roleRef"]["name"], name);
+    assert_eq!(objects[&binding]["subjects"], component("ClusterRoleBinding manager-rolebinding")["subjects"]);
+    for object in objects.values() {
+        assert_eq!(object["metadata"]["labels"], json!({"cluster.x-k8s.io/provider": "ipam-in-cluster"}));
     }
 }
 

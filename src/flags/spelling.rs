@@ -81,7 +81,8 @@ fn two_dashes(arg: String) -> String {
 fn ignored(arg: &str) -> Option<&str> {
     let name = arg.strip_prefix("--")?;
     let name = name.split_once('=').map_or(name, |(name, _)| name);
-    (IGNORED.contains(&name) || name.ends_with("-concurrency")).then_some(name)
+    let foreign_limit = name.ends_with("-concurrency") && !name.starts_with("external-ip-");
+    (IGNORED.contains(&name) || foreign_limit).then_some(name)
 }
 
 #[cfg(test)]

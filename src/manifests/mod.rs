@@ -4,6 +4,7 @@
 //! the one that installed clusters use.
 
 mod certificates;
+mod externalip;
 mod rbac;
 mod webhooks;
 mod workload;
@@ -19,6 +20,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "capi-ipam-in-cluster-system";
+/// Added by kustomize to every name of an installation.
+const NAME_PREFIX: &str = "capi-ipam-in-cluster-";
 const SERVICE_ACCOUNT: &str = "controller-manager";
 /// Mounted by the Deployment; cert-manager writes it. Installed clusters have it under this name.
 const WEBHOOK_SECRET: &str = "capi-ipam-in-cluster-webhook-service-cert";
@@ -76,6 +79,9 @@ fn files(settings: &Settings) -> anyhow::Result<Files> {
     files.insert("crd/patches/conversion.yaml".to_owned(), File { text: yaml(&webhooks::conversion())?, is_patch: true });
     for (name, object) in rbac::objects()? {
         add(&mut files, &format!("rbac/{name}.yaml"), &object)?;
+    }
+    for (name, object) in externalip::objects()? {
+        add(&mut files, &format!("externalip/{name}.yaml"), &object)?;
     }
     add(&mut files, "webhook/mutating.yaml", &webhooks::mutating())?;
     add(&mut files, "webhook/validating.yaml", &webhooks::validating())?;

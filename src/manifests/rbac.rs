@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Ro
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{NAMESPACE, SERVICE_ACCOUNT, named, namespaced};
+use super::{NAME_PREFIX, NAMESPACE, SERVICE_ACCOUNT, named, namespaced};
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -91,7 +91,7 @@ fn read_metrics() -> PolicyRule {
     PolicyRule { non_resource_urls: Some(vec!["/metrics".to_owned()]), verbs: vec!["get".to_owned()], ..PolicyRule::default() }
 }
 
-fn rule(groups: &[&str], resources: &[impl AsRef<str>], verbs: &[&str]) -> PolicyRule {
+pub(super) fn rule(groups: &[&str], resources: &[impl AsRef<str>], verbs: &[&str]) -> PolicyRule {
     PolicyRule {
         api_groups: Some(groups.iter().map(ToString::to_string).collect()),
         resources: Some(resources.iter().map(|resource| resource.as_ref().to_owned()).collect()),
@@ -100,13 +100,19 @@ fn rule(groups: &[&str], resources: &[impl AsRef<str>], verbs: &[&str]) -> Polic
     }
 }
 
-fn cluster_role(name: &str, rules: Vec<PolicyRule>) -> serde_json::Result<Value> {
+pub(super) fn cluster_role(name: &str, rules: Vec<PolicyRule>) -> serde_json::Result<Value> {
     value(&ClusterRole { metadata: named(name), rules: Some(rules), ..ClusterRole::default() })
 }
 
 /// Gives the manager the cluster role `role`.
 fn cluster_role_binding(name: &str, role: &str) -> serde_json::Result<Value> {
     value(&ClusterRoleBinding { metadata: named(name), role_ref: role_ref("ClusterRole", role), subjects: Some(vec![manager()]) })
+}
+
+/// The same under the names that an installation has.
+pub(super) fn bind_installed(role: &str) -> serde_json::Result<Value> {
+    let account = Subject { name: format!("{NAME_PREFIX}{SERVICE_ACCOUNT}"), ..manager() };
+    value(&ClusterRoleBinding { metadata: named(role), role_ref: role_ref("ClusterRole", role), subjects: Some(vec![account]) })
 }
 
 fn role_ref(kind: &str, name: &str) -> RoleRef {

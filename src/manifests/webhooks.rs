@@ -1,12 +1,13 @@
 //! How the API server reaches the webhooks: which requests it sends to which path, and where it converts objects.
 
 use api::PoolKind;
+use api::externalip::names::GROUP;
 use api::names::{FIELD_MANAGER, IPAM_GROUP, PROVIDER_LABEL};
 use serde_json::{Value, json};
 use webhooks::registration::{
     ADMISSION_REVIEW_VERSIONS, CLAIM_CONDITION_NAME, CLAIM_NAME, CLAIM_PATH, CLAIM_TIMEOUT_SECONDS, CLAIM_VERSIONS,
-    CONVERSION_REVIEW_VERSIONS, CONVERT_PATH, POOL_VERSION, SERVICE_NAME, SERVICE_PORT, claim_condition, default_name,
-    default_path, validate_name, validate_path,
+    CONVERSION_REVIEW_VERSIONS, CONVERT_PATH, POOL_VERSION, SERVICE_NAME, SERVICE_PORT, SOURCE_NAME, SOURCE_PATH, SOURCE_VERSION,
+    claim_condition, default_name, default_path, validate_name, validate_path,
 };
 
 use super::{CERTIFICATE, NAMESPACE, named, namespaced};
@@ -35,10 +36,11 @@ pub(super) fn mutating() -> Value {
     configuration("MutatingWebhookConfiguration", "mutating-webhook-configuration", &webhooks)
 }
 
-/// What a pool must be like to be created, changed and deleted.
+/// What a pool must be like to be created, changed and deleted, and an external IP source to be created and changed.
 pub(super) fn validating() -> Value {
     let of_pool = |pool| pool_webhook(pool, &validate_name(pool), &validate_path(pool), &["CREATE", "UPDATE", "DELETE"]);
-    let webhooks = PoolKind::ALL.map(of_pool);
+    let mut webhooks: Vec<Value> = PoolKind::ALL.into_iter().map(of_pool).collect();
+    webhooks.push(source_webhook());
     configuration("ValidatingWebhookConfiguration", "validating-webhook-configuration", &webhooks)
 }
 
@@ -63,15 +65,32 @@ fn configuration(kind: &str, name: &str, webhooks: &[Value]) -> Value {
 
 /// Requests in the older version arrive in this one: `matchPolicy` says so.
 fn pool_webhook(pool: PoolKind, name: &str, path: &str, operations: &[&str]) -> Value {
+    let rule = json!({
+        "apiGroups": [IPAM_GROUP],
+        "apiVersions": [POOL_VERSION],
+        "operations": operations,
+        "resources": [pool.plural()],
+    });
+    strict_webhook(name, path, &rule)
+}
+
+/// A source may always be deleted.
+fn source_webhook() -> Value {
+    let rule = json!({
+        "apiGroups": [GROUP],
+        "apiVersions": [SOURCE_VERSION],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["clusterexternalipsources"],
+    });
+    strict_webhook(SOURCE_NAME, SOURCE_PATH, &rule)
+}
+
+/// Without its answer nothing is admitted.
+fn strict_webhook(name: &str, path: &str, rule: &Value) -> Value {
     json!({
         "name": name,
         "clientConfig": client_config(path),
-        "rules": [{
-            "apiGroups": [IPAM_GROUP],
-            "apiVersions": [POOL_VERSION],
-            "operations": operations,
-            "resources": [pool.plural()],
-        }],
+        "rules": [rule],
         "failurePolicy": "Fail",
         "matchPolicy": "Equivalent",
         "sideEffects": "None",
