@@ -65,6 +65,7 @@ impl Fixture {
 
     pub fn start(setup: &Setup) -> Result<Self> {
         let control_plane = ControlPlane::start(setup.options)?;
+        control_plane.install_external_ip_role()?;
         let (dns, web) = (DnsServer::start()?, WebServer::start()?);
         web.answer("/ipify", Answer::text(r#"{"ip": "203.0.113.200"}"#));
         let mut fixture = Self { managers: Vec::new(), web, dns, control_plane };

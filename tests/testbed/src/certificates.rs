@@ -30,7 +30,7 @@ impl Authority {
 
     /// A certificate for these names and addresses.
     pub(crate) fn issue_for(&self, names: &[&str]) -> Result<Issued> {
-        self.sign(CertificateParams::new(owned(names))?)
+        self.sign(&CertificateParams::new(owned(names))?)
     }
 
     /// A certificate that nobody accepts any more.
@@ -38,10 +38,10 @@ impl Authority {
         let mut params = CertificateParams::new(owned(names))?;
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Result<Issued> {
+    fn sign(&self, params: &CertificateParams) -> Result<Issued> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.0)?;
         Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })

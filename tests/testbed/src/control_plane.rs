@@ -254,6 +254,12 @@ impl ControlPlane {
         Ok(manager.insert(kubeconfig).clone())
     }
 
+    /// Gives that `ServiceAccount` the role that external IP sources need besides.
+    pub fn install_external_ip_role(&self) -> Result<()> {
+        self.install_manager_identity()?;
+        identity::install_external_ip_role(self)
+    }
+
     /// Writes a kubeconfig with a token of an existing `ServiceAccount`.
     pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
         let token = self.kubectl(&["create", "token", service_account, "-n", namespace, "--duration=24h"])?;

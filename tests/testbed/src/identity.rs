@@ -1,7 +1,7 @@
 //! Gives the manager the identity it has when installed: its namespace, and the `ServiceAccount` and roles of `config/rbac`.
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
 use crate::repository;
@@ -24,5 +24,18 @@ pub(crate) fn install(control_plane: &ControlPlane) -> Result<()> {
         }
     }
     control_plane.apply(&texts.join("\n---\n"))?;
+    Ok(())
+}
+
+/// Applies the role of `config/externalip`, bound to this identity instead of the one that a release installs.
+pub(crate) fn install_external_ip_role(control_plane: &ControlPlane) -> Result<()> {
+    let read = |name: &str| -> Result<Value> {
+        let path = repository().join("config/externalip").join(name);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_yaml_ng::from_str(&text).with_context(|| format!("parse {}", path.display()))
+    };
+    let (role, mut binding) = (read("role.yaml")?, read("role_binding.yaml")?);
+    binding["subjects"][0]["name"] = SERVICE_ACCOUNT.into();
+    control_plane.apply(&format!("{role}\n---\n{binding}"))?;
     Ok(())
 }

@@ -9,16 +9,19 @@
 //! | `a/web waits with PoolExhausted` | a claim | it is not ready, for that reason |
 //! | `a/web waits in silence` | a claim | it has our finalizer and nothing else |
 //! | `a/pool counts total 2, used 1, free 1` | a pool | its status has these numbers |
-//! | `pool shows NoOverlap` | a pool | a condition has that reason |
+//! | `pool shows NoOverlap` | a pool, a source, a Service | a condition has that reason |
+//! | `a/shop publishes 192.0.2.9 198.51.100.7` | a Service | these are its external IPs, in this order |
+//! | `a/edge answers at 198.51.100.80` | a Service | these are the addresses in its ingress status |
+//! | `a/blog points to 198.51.100.90` | a Service | external-dns is told these addresses, comma-separated |
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{ControlPlane, eventually_blocking, repository};
+use crate::{ControlPlane, DnsServer, eventually_blocking, repository};
 
 const HEADING: &str = "# What you should see:";
 const FINALIZER: &str = "ipam.cluster.x-k8s.io/ReleaseAddress";
@@ -47,9 +50,34 @@ enum State {
     WaitsInSilence,
     Counts { total: u64, used: u64, free: u64 },
     Shows(String),
+    Publishes(Vec<String>),
+    AnswersAt(Vec<String>),
+    PointsTo(String),
 }
 
+/// The names that samples ask DNS for, and what a server has to answer.
+const NAMES: [(&str, &[&str]); 3] = [
+    ("gw.example.net", &["198.51.100.7", "2001:db8::7"]),
+    ("home.example.net", &["2001:db8:12:3400::1"]),
+    ("intranet.example.net", &["10.0.0.5"]),
+];
+
+/// For how long a resolver may keep those answers.
+const TTL: u32 = 5;
+
 impl Sample {
+    /// A name server that knows the names in the samples.
+    pub fn name_server() -> Result<DnsServer> {
+        let server = DnsServer::start()?;
+        NAMES.iter().try_for_each(|(name, addresses)| server.set(name, TTL, addresses))?;
+        Ok(server)
+    }
+
+    /// The flags of a manager that can do what the samples show.
+    pub fn flags(names: &DnsServer) -> [String; 2] {
+        ["--feature-gates=ExternalIPSources=true".to_owned(), format!("--external-ip-dns-server={}", names.address())]
+    }
+
     /// Every sample, by name.
     pub fn all() -> Result<Vec<Self>> {
         let folder = repository().join("config/samples");
@@ -96,7 +124,7 @@ impl Sample {
     }
 }
 
-/// The promises of a file; every claim and every pool in it needs one.
+/// The promises of a file; every claim, pool and source in it needs one, and every Service.
 fn promises(text: &str) -> Result<Vec<Promise>> {
     let comment = text.lines().take_while(|line| line.starts_with('#'));
     let lines = comment.skip_while(|line| *line != HEADING).skip(1);
@@ -105,7 +133,7 @@ fn promises(text: &str) -> Result<Vec<Promise>> {
         let object: Value = serde_yaml_ng::from_str(document)?;
         let kind = object["kind"].as_str().context("an object without kind")?;
         let title = title(&object);
-        let needs = kind == "IPAddressClaim" || kind.ends_with("Pool");
+        let needs = ["IPAddressClaim", "ClusterExternalIPSource", "Service"].contains(&kind) || kind.ends_with("Pool");
         ensure!(!needs || promises.iter().any(|promise| promise.object == title), "nothing is promised of {kind} {title}");
     }
     Ok(promises)
@@ -113,6 +141,7 @@ fn promises(text: &str) -> Result<Vec<Promise>> {
 
 fn promise(line: &str) -> Result<Promise> {
     let words: Vec<&str> = line.trim_start_matches('#').split_whitespace().collect();
+    let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     let number = |word: &str| word.trim_end_matches(',').parse().with_context(|| format!("no number: {word}"));
     let (object, state) = match words[..] {
         [object, "has", address] => (object, State::Has(address.to_owned())),
@@ -121,6 +150,9 @@ fn promise(line: &str) -> Result<Promise> {
         [object, "counts", "total", total, "used", used, "free", free] => {
             (object, State::Counts { total: number(total)?, used: number(used)?, free: number(free)? })
         }
+        [object, "publishes", ref addresses @ ..] => (object, State::Publishes(owned(addresses))),
+        [object, "answers", "at", ref addresses @ ..] => (object, State::AnswersAt(owned(addresses))),
+        [object, "points", "to", target] => (object, State::PointsTo(target.to_owned())),
         [object, "shows", reason] => (object, State::Shows(reason.to_owned())),
         _ => bail!("not a promise: {line}"),
     };
@@ -156,6 +188,12 @@ impl Promise {
                 let counts = &status["ipAddresses"];
                 counts["total"] == *total && counts["used"] == *used && counts["free"] == *free
             }
+            State::Publishes(addresses) => object["spec"]["externalIPs"] == json!(addresses),
+            State::AnswersAt(addresses) => {
+                let ingress = status["loadBalancer"]["ingress"].as_array().map(Vec::as_slice).unwrap_or_default();
+                ingress.iter().map(|ingress| &ingress["ip"]).eq(addresses)
+            }
+            State::PointsTo(target) => object["metadata"]["annotations"]["external-dns.kubernetes.io/target"] == target.as_str(),
             State::Shows(reason) => conditions.iter().any(|condition| condition["reason"] == reason.as_str()),
         };
         ensure!(kept, "{} is not as promised ({:?}) but {status}", self.object, self.state);
@@ -165,8 +203,6 @@ impl Promise {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -210,6 +246,22 @@ mod tests {
         let pool = [json!({"kind": "InClusterIPPool", "metadata": {"name": "web", "namespace": "a"},
                            "status": {"ipAddresses": {"total": 2, "used": 1, "free": 1}, "conditions": [{"reason": "NoOverlap"}]}})];
         let kept = |line: &str| promise(line).unwrap().check(&pool).is_ok();
+        let service = [json!({
+            "kind": "Service",
+            "metadata": {"name": "web", "namespace": "a", "annotations": {"external-dns.kubernetes.io/target": "192.0.2.1"}},
+            "spec": {"externalIPs": ["192.0.2.1", "192.0.2.2"]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.3", "ipMode": "VIP"}]}},
+        })];
+        for (line, is_kept) in [
+            ("a/web publishes 192.0.2.1 192.0.2.2", true),
+            ("a/web publishes 192.0.2.1", false),
+            ("a/web answers at 192.0.2.3", true),
+            ("a/web answers at 192.0.2.1", false),
+            ("a/web points to 192.0.2.1", true),
+            ("a/web points to 192.0.2.2", false),
+        ] {
+            assert_eq!(promise(line).unwrap().check(&service).is_ok(), is_kept, "{line}");
+        }
         assert!(kept("a/web counts total 2, used 1, free 1") && kept("a/web shows NoOverlap"));
         assert!(!kept("a/web counts total 2, used 0, free 1") && !kept("a/web shows OverlapsOtherPool"));
     }
