@@ -68,7 +68,7 @@ fn word(outcome: &Outcome) -> &'static str {
 }
 
 /// Stores an answer, and has those planned again to whom it makes a difference.
-fn store(ctx: &Ctx, key: &Arc<Key>, ran: Ran) {
+pub(super) fn store(ctx: &Ctx, key: &Arc<Key>, ran: Ran) {
     let mut world = ctx.world();
     let now = Instant::now();
     let world_ref = &mut *world;

@@ -44,6 +44,8 @@ pub struct Subject {
     pub claims: Vec<(String, String)>,
     /// The version in which claims are written.
     pub capi: CapiVersion,
+    /// Its addresses changed at this time, and are not written yet.
+    pub changed: Option<Instant>,
 }
 
 /// One Service on its way through a plan.
@@ -66,7 +68,11 @@ pub async fn drive(ctx: &Ctx, slot: Slot, subject: Subject, plan: Plan) -> Next 
             return drive.after(&step, &error);
         }
     }
-    drive.motion(|motion| motion.backoff = Backoff::default());
+    let written = drive.subject.changed;
+    drive.motion(|motion| {
+        motion.backoff = Backoff::default();
+        motion.changed = motion.changed.filter(|changed| Some(*changed) != written);
+    });
     look_again.map_or(Next::Done, |delay| Next::After(super::PLACE, delay))
 }
 
@@ -187,11 +193,8 @@ impl Drive<'_> {
     fn published(&self, output: Output) {
         let metrics = self.ctx.metrics.external_ips();
         metrics.wrote(output.as_str(), "ok");
-        let changed = self.motion(|motion| {
-            motion.troubles.remove(&output);
-            motion.changed.take()
-        });
-        if let Some(changed) = changed.flatten() {
+        self.motion(|motion| motion.troubles.remove(&output));
+        if let Some(changed) = self.subject.changed {
             metrics.published(output.as_str(), changed.elapsed());
         }
     }
@@ -310,3 +313,6 @@ fn refused(error: &WriteError) -> Option<(TroubleKind, String)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

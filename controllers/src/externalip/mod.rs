@@ -87,30 +87,7 @@ pub struct ExternalIps {
 impl ExternalIps {
     /// Prepares the solvers. Must be called where tasks can be spawned.
     pub fn new(shell: &Shell, scope: &Scope, settings: &ExternalIpSources, user_agent: &str) -> Result<Self, TrustError> {
-        let rules = Rules {
-            allow_private: settings.allow_private,
-            allow: settings.allow_cidrs.clone(),
-            deny: settings.deny_cidrs.clone(),
-            load_balancer_class: settings.load_balancer_class.clone(),
-            external_dns_prefixes: settings.external_dns_prefixes.clone(),
-            source_grace: settings.source_grace,
-            watch_filter: scope.watch_filter.clone(),
-        };
-        let ctx = Ctx {
-            client: shell.client.clone(),
-            writer: shell.writer.clone(),
-            events: shell.events.clone(),
-            metrics: shell.metrics.clone(),
-            shutdown: shell.shutdown.clone(),
-            world: Mutex::new(World::new(rules, settings.api_allow_cidrs.clone())),
-            services: Queue::default(),
-            sources: Queue::default(),
-            asked: Notify::new(),
-            wants_namespaces: watch::Sender::new(false),
-            namespace: scope.namespace.clone(),
-            write_concurrency: settings.write_concurrency,
-            dry_run: settings.dry_run,
-        };
+        let ctx = Ctx::new(shell, scope, settings);
         Ok(Self { ctx: Arc::new(ctx), solvers: Arc::new(Solvers::new(settings, user_agent)?) })
     }
 
@@ -185,7 +162,7 @@ fn service_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next>
     }
     let Some(view) = ServiceView::of(&mut world, slot, now.instant) else { return Err(Next::Done) };
     let Some(facts) = view.facts(&world) else { return Err(Next::Done) };
-    let (plan, subject) = (plan::service(&facts, now), ServiceView::subject(&facts, &world));
+    let (plan, subject) = (plan::service(&facts, now), view.subject(&facts, &world));
     world.wait_on(slot, plan.waits_on.clone());
     let Some(entry) = world.entry_mut(slot) else { return Err(Next::Done) };
     let motion = &mut entry.motion;
@@ -223,6 +200,33 @@ async fn resync(ctx: &Ctx) {
 }
 
 impl Ctx {
+    fn new(shell: &Shell, scope: &Scope, settings: &ExternalIpSources) -> Self {
+        let rules = Rules {
+            allow_private: settings.allow_private,
+            allow: settings.allow_cidrs.clone(),
+            deny: settings.deny_cidrs.clone(),
+            load_balancer_class: settings.load_balancer_class.clone(),
+            external_dns_prefixes: settings.external_dns_prefixes.clone(),
+            source_grace: settings.source_grace,
+            watch_filter: scope.watch_filter.clone(),
+        };
+        Self {
+            client: shell.client.clone(),
+            writer: shell.writer.clone(),
+            events: shell.events.clone(),
+            metrics: shell.metrics.clone(),
+            shutdown: shell.shutdown.clone(),
+            world: Mutex::new(World::new(rules, settings.api_allow_cidrs.clone())),
+            services: Queue::default(),
+            sources: Queue::default(),
+            asked: Notify::new(),
+            wants_namespaces: watch::Sender::new(false),
+            namespace: scope.namespace.clone(),
+            write_concurrency: settings.write_concurrency,
+            dry_run: settings.dry_run,
+        }
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,19 +10,23 @@ use super::world::{Slot, SourceEntry, SourceId, World};
 /// What the plan for one Service reads, besides the world itself.
 pub struct ServiceView {
     slot: Slot,
+    changed: Option<Instant>,
     memory: Memory,
     pools: Vec<PoolFacts>,
 }
 
 impl ServiceView {
-    /// Looks at what is known under a number; `None` if that is nothing, or this process does not lead.
+    /// Looks at what is known under a number; `None` if that is nothing or not all that is needed, or this process does not lead.
     pub fn of(world: &mut World, slot: Slot, now: Instant) -> Option<Self> {
         let began = world.began()?;
         let source = world.entry(slot)?.source.and_then(|id| world.source(id));
+        if source.is_some_and(SourceEntry::selects_namespaces) && !world.knows_namespaces() {
+            return None;
+        }
         let (missing, wanted) = (source.and_then(|source| source.missing), source.map(SourceEntry::pools).unwrap_or_default());
         let pools = world.pools(&world.entry(slot)?.key.namespace, &wanted);
-        let memory = world.entry_mut(slot)?.memory(began, missing, now);
-        Some(Self { slot, memory, pools })
+        let entry = world.entry_mut(slot)?;
+        Some(Self { slot, changed: entry.motion.changed, memory: entry.memory(began, missing, now), pools })
     }
 
     /// The facts.
@@ -44,7 +48,7 @@ impl ServiceView {
     }
 
     /// What the driver has to know of the Service.
-    pub fn subject(facts: &Facts<'_>, world: &World) -> Subject {
+    pub fn subject(&self, facts: &Facts<'_>, world: &World) -> Subject {
         let service = facts.service;
         let record = service.and_then(|service| service.record.as_deref()).and_then(|text| Record::parse(text).ok());
         Subject {
@@ -55,6 +59,7 @@ impl ServiceView {
             other_writer: service.and_then(|service| service.external_ips_managers.first()).cloned(),
             claims: facts.claims.iter().map(|claim| (claim.name.clone(), claim.revision.clone())).collect(),
             capi: world.capi,
+            changed: self.changed,
         }
     }
 }

@@ -139,3 +139,127 @@ fn tell(ctx: &Ctx, world: &mut World, id: SourceId, uid: &str, notes: &[Note]) {
         ctx.notify_source(&entry.name, uid, note);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::externalip::ClusterExternalIPSource;
+    use k8s_openapi::api::core::v1::Service;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::externalip::drive::tests::{Answer, Asked, Bed, refuse, version};
+    use crate::externalip::service_pass;
+    use crate::kit::leader::Leadership;
+    use crate::kit::watch::Seen;
+
+    /// The source `public` with this spec, and the Service team-a/web that names it, in version 7; this process leads.
+    fn bed(spec: Value, dry_run: bool) -> Bed {
+        let bed = Bed::with(Leadership::always(), dry_run);
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "team-a", "name": "web", "uid": "s-web", "resourceVersion": "7",
+                "annotations": {"externalip.spacebird.dev/cluster-external-ip-source": "public"},
+            },
+            "spec": {"ports": [{"port": 443}]},
+        }))
+        .unwrap();
+        let source: ClusterExternalIPSource = serde_json::from_value(json!({
+            "apiVersion": "externalip.spacebird.dev/v1alpha1", "kind": "ClusterExternalIPSource",
+            "metadata": {"name": "public", "uid": "u-public", "generation": 3}, "spec": spec,
+        }))
+        .unwrap();
+        let now = Instant::now();
+        let mut world = bed.ctx.world();
+        world.take_sources(Seen::Changed(source), now);
+        world.take_services(Seen::Changed(service), now);
+        world.begin(now);
+        bed.ctx.deliver(&mut world);
+        drop(world);
+        bed
+    }
+
+    fn fixed() -> Value {
+        json!({"ipv4": {"solvers": [{"static": {"addresses": ["198.51.100.7"]}}]}})
+    }
+
+    async fn pass<const N: usize>(bed: &mut Bed, answers: [Answer; N]) -> (Vec<Asked>, Next) {
+        let id = bed.ctx.world().find_source("public").unwrap();
+        match source_pass(&bed.ctx, id) {
+            Ok(work) => bed.exchange(Box::pin(work), answers).await,
+            Err(next) => (Vec::new(), next),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_is_shown_when_it_changes_and_not_again() {
+        let mut bed = bed(fixed(), false);
+        let (asked, next) = pass(&mut bed, [version("8")]).await;
+        let (request, body) = &asked[0];
+        let place = "/apis/externalip.spacebird.dev/v1alpha1/clusterexternalipsources/public/status";
+        assert_eq!((asked.len(), next), (1, Next::Done));
+        assert_eq!(request, &format!("PATCH {place}?&force=true&fieldManager=ipam-in-cluster"));
+        assert_eq!(body["metadata"], json!({"name": "public"}));
+        let status = &body["status"];
+        assert_eq!((&status["observedGeneration"], &status["services"]), (&json!(3), &json!(1)));
+        assert_eq!(status["ipv4"]["addresses"], json!(["198.51.100.7"]));
+        assert_eq!(pass(&mut bed, []).await, (Vec::new(), Next::Done));
+    }
+
+    #[tokio::test]
+    async fn a_second_change_within_a_second_waits_for_its_end() {
+        let mut bed = bed(fixed(), false);
+        pass(&mut bed, [version("8")]).await;
+        let id = bed.ctx.world().find_source("public").unwrap();
+        bed.ctx.world().source_mut(id).unwrap().facts.as_mut().unwrap().status = None;
+        let (asked, next) = pass(&mut bed, []).await;
+        assert!(asked.is_empty() && matches!(next, Next::After(_, rest) if rest <= PACE), "{next:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_status_is_not_tried_at_once() {
+        let mut bed = bed(fixed(), false);
+        let gone = refuse(404, "NotFound", "the server could not find the requested resource");
+        assert_eq!(pass(&mut bed, [gone]).await.1, Next::After(PLACE, REFUSED));
+    }
+
+    #[tokio::test]
+    async fn what_is_known_without_asking_reaches_the_service_in_its_first_pass() {
+        let mut bed = bed(fixed(), false);
+        pass(&mut bed, [version("8")]).await;
+        let work = service_pass(&bed.ctx, 0).ok().unwrap();
+        let (asked, _) = bed.exchange(Box::pin(work), [version("8"), version("9")]).await;
+        let written: Vec<_> =
+            asked.iter().map(|(_, body)| (body["spec"].clone(), body["status"]["conditions"][0]["reason"].clone())).collect();
+        assert_eq!(written, [(json!({"externalIPs": ["198.51.100.7"]}), Value::Null), (Value::Null, json!("Assigned"))]);
+        // Until the watch shows what was written there is nothing to decide.
+        assert!(matches!(service_pass(&bed.ctx, 0), Err(Next::After(..))));
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_shows_nothing() {
+        let mut bed = bed(fixed(), true);
+        assert_eq!(pass(&mut bed, []).await, (Vec::new(), Next::Done));
+    }
+
+    #[tokio::test]
+    async fn a_spec_that_cannot_be_read_asks_nothing_and_says_so() {
+        let mut bed = bed(json!({"ipv4": {"solvers": [{"dnsHostname": {"host": "*.example.net"}}]}}), false);
+        let (asked, _) = pass(&mut bed, [version("8")]).await;
+        assert_eq!(asked[0].1["status"]["conditions"][0]["reason"], json!("InvalidSpec"));
+        assert_eq!(bed.ctx.world().answers.next_due(), None);
+    }
+
+    #[tokio::test]
+    async fn a_host_is_due_at_once_and_what_it_answers_concerns_the_service() {
+        let mut bed = bed(json!({"ipv4": {"solvers": [{"dnsHostname": {"host": "gw.example.net"}}]}}), false);
+        pass(&mut bed, [version("8")]).await;
+        let key = bed.ctx.world().answers.due(Instant::now()).unwrap();
+        bed.ctx.world().answers.begin(&key, Instant::now());
+        let found =
+            crate::externalip::answers::Outcome::Found { addresses: vec!["198.51.100.9".parse().unwrap()], truncated: false };
+        crate::externalip::ask::store(&bed.ctx, &key, crate::externalip::answers::Ran { outcome: found, fresh_for: None });
+        let work = service_pass(&bed.ctx, 0).ok().unwrap();
+        let (asked, _) = bed.exchange(Box::pin(work), [version("8"), version("9")]).await;
+        assert_eq!(asked[0].1["spec"], json!({"externalIPs": ["198.51.100.9"]}));
+    }
+}

@@ -8,6 +8,8 @@ mod motion;
 mod services;
 mod shared;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;

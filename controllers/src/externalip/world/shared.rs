@@ -31,7 +31,7 @@ impl World {
     }
 
     fn put_claim(&mut self, object: &IpAddressClaim, version: CapiVersion, now: Instant) {
-        let Some(mut claim) = read::claim(object, version, now) else { return };
+        let mut claim = read::claim(object, version, now);
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         let Some(service) = claims::service_of(&claim.name, claim.service.as_deref()).map(ToOwned::to_owned) else {
             // It may have had our label before.

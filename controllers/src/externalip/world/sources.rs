@@ -54,7 +54,8 @@ impl SourceEntry {
         pools
     }
 
-    fn selects_namespaces(&self) -> bool {
+    /// Whether it depends on the labels of namespaces which Services it serves.
+    pub fn selects_namespaces(&self) -> bool {
         let source = self.facts.as_ref().and_then(|facts| facts.spec.as_ref().ok());
         source.is_some_and(|source| source.allowed_services.namespaces.is_some())
     }
@@ -142,9 +143,20 @@ impl World {
                 self.namespaces.remove(&name);
                 self.wake_namespace(&name);
             }
-            Turn::Only(named) => self.namespaces.retain(|name, _| named.contains(&cluster_scoped(Some(name)))),
+            Turn::Only(named) => {
+                self.namespaces.retain(|name, _| named.contains(&cluster_scoped(Some(name))));
+                for id in self.selecting() {
+                    self.wake_source(id);
+                    self.wake_bound(id);
+                }
+            }
             Turn::Nothing => {}
         }
+    }
+
+    /// Whether the labels of all namespaces are in view.
+    pub fn knows_namespaces(&self) -> bool {
+        self.sync(Watched::Namespaces) == Sync::Synced
     }
 
     /// Namespaces are watched no more.
@@ -153,13 +165,14 @@ impl World {
         self.syncs.remove(&Watched::Namespaces);
     }
 
+    /// The sources that depend on the labels of namespaces.
+    fn selecting(&self) -> Vec<SourceId> {
+        let selecting = self.sources.iter().filter(|(_, entry)| entry.selects_namespaces());
+        selecting.filter_map(|(id, _)| SourceId::try_from(id).ok()).collect()
+    }
+
     fn wake_namespace(&mut self, namespace: &str) {
-        let selecting: BTreeSet<SourceId> = self
-            .sources
-            .iter()
-            .filter(|(_, entry)| entry.selects_namespaces())
-            .filter_map(|(id, _)| SourceId::try_from(id).ok())
-            .collect();
+        let selecting = self.selecting();
         let of_selecting = |slot: &Slot| self.entry(*slot).is_some_and(|entry| entry.key.namespace == namespace);
         let bound = selecting.iter().filter_map(|id| self.source(*id)).flat_map(|entry| entry.bound.iter().copied());
         let services: Vec<Slot> = bound.filter(of_selecting).collect();
