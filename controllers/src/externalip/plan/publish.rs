@@ -14,7 +14,7 @@ use poolutil::Family;
 use super::choose::{Cause, earlier};
 use super::leases::Sight;
 use super::{RecordChange, Step};
-use crate::externalip::facts::{Memory, TargetFacts, TroubleKind};
+use crate::externalip::facts::{Memory, TargetFacts, Trouble, TroubleKind};
 use crate::externalip::record::Record;
 
 /// What a Service shall have.
@@ -77,7 +77,10 @@ pub fn publish(sight: Sight<'_>, ours: Ours<'_>, wish: &Wish, memory: &Memory) -
 
 /// Whether the same write failed a moment ago.
 fn is_blocked(step: &Step, output: Output, memory: &Memory, now: Instant, published: &mut Published) -> Option<TroubleKind> {
-    let trouble = memory.troubles.get(&output).filter(|trouble| trouble.step == *step && now < trouble.until)?;
+    // Who fights over the list may write another one each time.
+    let fights = |kind| kind == TroubleKind::Contended && matches!(step, Step::PatchService { restores: true, .. });
+    let applies = |trouble: &&Trouble| (trouble.step == *step || fights(trouble.kind)) && now < trouble.until;
+    let trouble = memory.troubles.get(&output).filter(applies)?;
     let reason = match trouble.kind {
         TroubleKind::DeniedByAdmission => ServiceReason::DeniedByAdmission,
         TroubleKind::WriteRejected => ServiceReason::WriteRejected,
@@ -103,7 +106,8 @@ fn patch(sight: Sight<'_>, ours: Ours<'_>, wish: &Wish, memory: &Memory, publish
     };
     let set: BTreeSet<IpAddr> = new.iter().copied().collect();
     let changed = (set != listed).then(|| rewritten(list, is_ours, &new, matches!(wish, Wish::Without { .. })));
-    let restores = sight.record.is_some_and(|record| record.external_ips.iter().any(|ip| !listed.contains(ip) && set.contains(ip)));
+    let restores =
+        sight.record.is_some_and(|record| record.external_ips.iter().any(|ip| !listed.contains(ip) && set.contains(ip)));
     let record = |kept: &BTreeSet<IpAddr>| record(sight, ours, wish, kept, changed.is_some() || others(published));
     let step = |external_ips: Option<Vec<String>>, record: Option<RecordChange>| {
         (external_ips.is_some() || record.is_some()).then(|| Step::PatchService { external_ips, record, restores })
