@@ -9,7 +9,10 @@ use std::{
 use http::HeaderValue;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client as Connections, connect::HttpConnector},
+    client::{
+        legacy::{Client as Connections, connect::HttpConnector},
+        proxy::matcher::Matcher,
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
@@ -21,7 +24,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder, filter::AsyncFilterLayer};
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, proxy::Route};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that is silent this long is asked for a sign of life …
@@ -69,39 +72,50 @@ pub enum ConnectError {
     /// The user agent cannot stand in a header.
     #[error("the user agent {0:?} cannot be sent as a header")]
     UserAgent(String),
-    /// A proxy is configured.
-    #[error("the kubeconfig asks for the proxy {0}, and proxies are not supported")]
-    Proxy(http::Uri),
+    /// The proxy to the API server is of a kind that is not supported.
+    #[error("the proxy {0} cannot be used: only http://, socks5:// and socks5h:// can")]
+    Proxy(String),
 }
 
 /// Makes the client of this process. No request is sent yet.
 pub async fn connect(options: ClientOptions) -> Result<Client, ConnectError> {
-    let config = load(options.kubeconfig).await?;
-    if let Some(proxy) = &config.proxy_url {
-        return Err(ConnectError::Proxy(proxy.clone()));
-    }
+    let (config, proxy) = load(options.kubeconfig).await?;
     let user_agent = HeaderValue::from_str(&options.user_agent).map_err(|_| ConnectError::UserAgent(options.user_agent))?;
-    client(config, user_agent, options.qps, options.burst)
+    let route = Route::to(&config.cluster_url, proxy.as_deref(), &Matcher::from_env(), tcp()).map_err(ConnectError::Proxy)?;
+    client(config, route, user_agent, options.qps, options.burst)
 }
 
-async fn load(kubeconfig: Option<PathBuf>) -> Result<Config, ConnectError> {
+/// The configuration, and the proxy that the kubeconfig names. `Config::proxy_url` is that or the environment's, without exceptions.
+async fn load(kubeconfig: Option<PathBuf>) -> Result<(Config, Option<String>), ConnectError> {
     let Some(path) = kubeconfig else {
-        return Ok(Config::incluster()?);
+        return Ok((Config::incluster()?, None));
     };
     let read = async {
         let kubeconfig = Kubeconfig::read_from(&path)?;
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+        let proxy = proxy_of(&kubeconfig);
+        Ok((Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?, proxy))
     };
     read.await.map_err(|source| ConnectError::Kubeconfig { path, source })
 }
 
-fn client(mut config: Config, user_agent: HeaderValue, qps: f64, burst: u32) -> Result<Client, ConnectError> {
+/// `proxy-url` of the cluster of the current context.
+fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
+    kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?.proxy_url.clone()
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    tcp
+}
+
+fn client(mut config: Config, route: Route, user_agent: HeaderValue, qps: f64, burst: u32) -> Result<Client, ConnectError> {
     config.headers.push((http::header::USER_AGENT, user_agent));
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    http.set_keepalive(Some(Duration::from_secs(30)));
     let mut https = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
     if let Some(name) = &config.tls_server_name {
         let name = ServerName::try_from(name.clone()).map_err(|_| ConnectError::ServerName(name.clone()))?;
@@ -115,7 +129,7 @@ fn client(mut config: Config, user_agent: HeaderValue, qps: f64, burst: u32) -> 
         .http2_keep_alive_interval(PING_AFTER)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_keep_alive_while_idle(true)
-        .build(https.enable_all_versions().wrap_connector(http));
+        .build(https.enable_all_versions().wrap_connector(route));
 
     let limit = (qps > 0.0).then(|| {
         let capacity = f64::from(burst.max(1));
@@ -197,7 +211,7 @@ mod tests {
         // Another test of this process may have installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (config, handle) = server();
-        let client = client(config, HeaderValue::from_static("ipam-in-cluster/1.2.3"), 0.0, 0).unwrap();
+        let client = client(config, Route::Direct(tcp()), HeaderValue::from_static("ipam-in-cluster/1.2.3"), 0.0, 0).unwrap();
         let mut watches = Vec::new();
         for _ in 0..8 {
             let mut watch = client.send(request("/watch")).await.unwrap().into_body();
@@ -214,11 +228,38 @@ mod tests {
     async fn requests_beyond_the_burst_wait_for_their_turn() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (config, _handle) = server();
-        let client = client(config, HeaderValue::from_static("x"), 0.001, 2).unwrap();
+        let client = client(config, Route::Direct(tcp()), HeaderValue::from_static("x"), 0.001, 2).unwrap();
         client.send(request("/write")).await.unwrap();
         client.send(request("/write")).await.unwrap();
         let third = tokio::time::timeout(Duration::from_millis(50), client.send(request("/write")));
         assert!(third.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_the_server() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (config, _handle) = server();
+        let proxy = testbed::Proxy::start().unwrap();
+        let route = Route::to(&config.cluster_url, Some(&proxy.url()), &Matcher::builder().build(), tcp()).unwrap();
+        let server = config.cluster_url.authority().unwrap().to_string();
+        let client = client(config, route, HeaderValue::from_static("x"), 0.0, 0).unwrap();
+        let answer = client.send(request("/write")).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!((answer.as_ref(), proxy.tunnels()), (&b"true x"[..], vec![server]));
+    }
+
+    #[test]
+    fn the_proxy_of_the_current_context_is_found() {
+        let kubeconfig: Kubeconfig = serde_yaml_ng::from_str(
+            "
+            current-context: two
+            contexts: [{name: one, context: {cluster: a, user: u}}, {name: two, context: {cluster: b, user: u}}]
+            clusters:
+            - {name: a, cluster: {server: 'https://a', proxy-url: 'http://one'}}
+            - {name: b, cluster: {server: 'https://b', proxy-url: 'socks5://two'}}
+            ",
+        )
+        .unwrap();
+        assert_eq!(proxy_of(&kubeconfig), Some("socks5://two".to_owned()));
     }
 
     #[tokio::test]

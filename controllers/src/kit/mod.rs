@@ -11,6 +11,7 @@ pub mod leader;
 pub mod listen;
 pub mod metrics;
 mod process;
+mod proxy;
 pub mod queue;
 pub mod shutdown;
 mod tls;
