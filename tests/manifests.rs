@@ -214,6 +214,135 @@ fn prefix_pools_keep_their_schema() {
     }
 }
 
+/// The facts of one family of sources, with what each solver may be; `{}` stands for the path of the list's solvers.
+const SOLVER: &[&str] = &[
+    "{}.dnsHostname object",
+    "{}.dnsHostname.host! string maxLength=253",
+    "{}.interface object",
+    "{}.interface.name string nullable=true",
+    "{}.ipAPI.caBundle string maxLength=65536",
+    "{}.ipAPI.field string maxLength=253",
+    "{}.ipAPI.format string enum=[\"json\",\"text\"]",
+    "{}.ipAPI.provider string default=myIp enum=[\"myIp\",\"ipify\",\"icanhazip\",\"cloudflare\",\"custom\"]",
+    "{}.ipAPI.url string maxLength=2048",
+    "{}.ipPool object",
+    "{}.ipPool.poolRef! object",
+    "{}.ipPool.poolRef.apiGroup string",
+    "{}.ipPool.poolRef.kind! string enum=[\"InClusterIPPool\",\"GlobalInClusterIPPool\"]",
+    "{}.ipPool.poolRef.name! string maxLength=253 minLength=1",
+    "{}.loadBalancerIngress object",
+    "{}.static object",
+    "{}.static.addresses! array maxItems=64",
+    "{}.static.addresses[] string format=ip",
+];
+
+#[test]
+fn sources_keep_their_schema() {
+    let mut found = Vec::new();
+    facts(&version(SOURCES, "v1alpha1")["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", true, &mut found);
+    // Both have rules in CEL, which the API server's trials hold.
+    let (rules, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|fact| fact.contains("x-kubernetes-validations="));
+    assert_eq!(rules.len(), 4, "{rules:#?}");
+
+    let one_of = |names: &[&str]| {
+        let required: Vec<Value> = names.iter().map(|name| json!({"required": [name]})).collect();
+        json!(required).to_string()
+    };
+    let plain = ["ipAPI", "interface", "dnsHostname", "loadBalancerIngress", "static"];
+    let all = one_of(&[&plain[..], &["merge", "ipPool"]].concat());
+    let parts = one_of(&[&plain[..], &["ipPool"]].concat());
+    let mut expected: BTreeSet<String> = [
+        "spec! object",
+        "spec.outputs array maxItems=3 minItems=1 x-kubernetes-list-type=set",
+        "spec.outputs[] string enum=[\"ExternalIPs\",\"LoadBalancerStatus\",\"ExternalDNSTarget\"]",
+        "spec.ipMode string enum=[\"VIP\",\"Proxy\"]",
+        "spec.refreshInterval string maxLength=64 pattern=^([0-9]+(ms|s|m|h))+$",
+        "spec.maxStaleness string maxLength=64 pattern=^([0-9]+(ms|s|m|h))+$",
+        "spec.onNoAddress string enum=[\"Keep\",\"Remove\"]",
+        "spec.release string enum=[\"Release\",\"Retain\"]",
+        "spec.familyPolicy string enum=[\"Any\",\"MatchService\"]",
+        "spec.portConflict string enum=[\"Warn\",\"Refuse\"]",
+        "spec.addressPolicy object",
+        "spec.addressPolicy.allowPrivate boolean",
+        "spec.addressPolicy.allow array maxItems=64",
+        "spec.addressPolicy.allow[] string",
+        "spec.addressPolicy.deny array maxItems=64",
+        "spec.addressPolicy.deny[] string",
+        "spec.allowedServices object",
+    ]
+    .map(str::to_owned)
+    .into();
+    for family in ["spec.ipv4", "spec.ipv6"] {
+        let (solvers, merge) = (format!("{family}.solvers[]"), format!("{family}.solvers[].merge"));
+        let part = format!("{merge}.partialSolvers[]");
+        expected.extend([
+            format!("{family} object nullable=true"),
+            format!("{family}.queryMode string enum=[\"firstFound\",\"all\",null] nullable=true"),
+            format!("{family}.solvers array default=[] maxItems=32"),
+            format!("{solvers} object oneOf={all}"),
+            format!("{merge} object"),
+            format!("{merge}.partialSolvers! array maxItems=16"),
+            format!("{part} object"),
+            format!("{part}.mask! string format=ip"),
+            format!("{part}.solver! object oneOf={parts}"),
+        ]);
+        for path in [solvers, format!("{part}.solver")] {
+            expected.extend(SOLVER.iter().map(|fact| fact.replace("{}", &path)));
+        }
+    }
+    for selector in ["namespaceSelector", "serviceSelector"] {
+        let path = format!("spec.allowedServices.{selector}");
+        expected.extend([
+            format!("{path} object x-kubernetes-map-type=atomic"),
+            format!("{path}.matchLabels object additionalProperties={{\"type\":\"string\"}}"),
+            format!("{path}.matchExpressions array x-kubernetes-list-type=atomic"),
+            format!("{path}.matchExpressions[] object"),
+            format!("{path}.matchExpressions[].key! string"),
+            format!("{path}.matchExpressions[].operator! string enum=[\"In\",\"NotIn\",\"Exists\",\"DoesNotExist\"]"),
+            format!("{path}.matchExpressions[].values array x-kubernetes-list-type=atomic"),
+            format!("{path}.matchExpressions[].values[] string"),
+        ]);
+    }
+    let found: BTreeSet<String> = found.into_iter().collect();
+    let (surplus, missing): (Vec<_>, Vec<_>) = (found.difference(&expected).collect(), expected.difference(&found).collect());
+    assert!(surplus.is_empty() && missing.is_empty(), "not expected: {surplus:#?}\nmissing: {missing:#?}");
+}
+
+#[test]
+fn sources_have_their_names_and_columns() {
+    let crd = crd(SOURCES);
+    let names = json!({
+        "categories": ["externalip-manager"],
+        "kind": "ClusterExternalIPSource",
+        "listKind": "ClusterExternalIPSourceList",
+        "plural": SOURCES,
+        "shortNames": ["ceips"],
+        "singular": "clusterexternalipsource",
+    });
+    assert_eq!((&crd["spec"]["names"], &crd["spec"]["scope"]), (&names, &json!("Cluster")));
+    assert_eq!(crd["metadata"].get("labels"), None, "clusterctl does not move it");
+
+    let version = version(SOURCES, "v1alpha1");
+    let column = |column: &Value| {
+        let priority = column["priority"].as_i64().unwrap_or_default();
+        format!("{} {} {} {priority}", column["name"], column["type"], column["jsonPath"].as_str().unwrap()).replace('"', "'")
+    };
+    let columns: Vec<_> = version["additionalPrinterColumns"].as_array().unwrap().iter().map(column).collect();
+    assert_eq!(
+        columns,
+        [
+            "'Ready' 'string' .status.conditions[?(@.type=='Ready')].status 0",
+            "'IPv4' 'string' .status.ipv4.addresses 0",
+            "'IPv6' 'string' .status.ipv6.addresses 0",
+            "'Services' 'integer' .status.services 0",
+            "'Age' 'date' .metadata.creationTimestamp 0",
+            "'Reason' 'string' .status.conditions[?(@.type=='Ready')].reason 1",
+            "'Degraded' 'string' .status.conditions[?(@.type=='Degraded')].status 1",
+        ]
+    );
+    assert_eq!(version["subresources"], json!({"status": {}}));
+}
+
 #[test]
 fn every_property_is_described() {
     fn undescribed(schema: &Value, path: &str, into: &mut Vec<String>) {

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use api::externalip::ClusterExternalIPSource;
+use api::externalip::names as external;
+use api::externalip::reasons::{ExternalIpEvent, PortConflictReason, ServiceReason, SolverState, SourceCondition, SourceReason};
 use api::names;
 use api::reasons::{ClaimReason, EventReason, PoolCondition, PoolReason};
 
@@ -29,9 +32,11 @@ fn every_flag_is_in_the_readme() {
 
 #[test]
 fn every_metric_is_in_the_readme() {
-    let source = include_str!("../controllers/src/kit/metrics.rs");
-    let code = source.split("#[cfg(test)]").next().unwrap();
-    let names: Vec<&str> = code.split('"').filter(|text| text.starts_with("ipam_") && !text.contains(' ')).collect();
+    let sources =
+        [include_str!("../controllers/src/kit/metrics.rs"), include_str!("../controllers/src/kit/metrics/external_ips.rs")];
+    let code = sources.map(|source| source.split("#[cfg(test)]").next().unwrap()).concat();
+    let is_ours = |text: &str| ["ipam_", "external_ip_"].iter().any(|start| text.starts_with(start));
+    let names: Vec<&str> = code.split('"').filter(|text| is_ours(text) && !text.contains(' ')).collect();
     assert!(names.len() > 20, "{names:?}");
     let missing: Vec<&str> = names
         .into_iter()
@@ -46,6 +51,26 @@ fn every_condition_and_event_is_in_the_readme() {
     assert_named("pool conditions", PoolCondition::ALL.iter().map(ToString::to_string));
     assert_named("pool reasons", PoolReason::ALL.iter().map(ToString::to_string));
     assert_named("events", EventReason::ALL.iter().map(ToString::to_string));
+    assert_named("source conditions", SourceCondition::ALL.iter().map(ToString::to_string));
+    assert_named("source reasons", SourceReason::ALL.iter().map(ToString::to_string));
+    assert_named("solver states", SolverState::ALL.iter().map(ToString::to_string));
+    assert_named("Service reasons", ServiceReason::ALL.iter().map(ToString::to_string));
+    assert_named("Service reasons", PortConflictReason::ALL.iter().map(ToString::to_string));
+    assert_named("Service conditions", [external::READY, external::PORT_CONFLICT].map(str::to_owned));
+    assert_named("events", ExternalIpEvent::ALL.iter().map(ToString::to_string));
+}
+
+#[test]
+fn every_source_in_the_readme_is_admitted_without_a_word() {
+    let blocks = README.split("```").filter_map(|block| block.strip_prefix("yaml\n"));
+    let mut sources = 0;
+    for document in blocks.filter(|block| block.contains("kind: ClusterExternalIPSource")) {
+        let source: ClusterExternalIPSource = serde_yaml_ng::from_str(document).unwrap();
+        let checked = api::externalip::check(&source.spec, &[]);
+        assert_eq!((checked.source.err(), checked.warnings), (None, Vec::new()), "{document}");
+        sources += 1;
+    }
+    assert!(sources > 0);
 }
 
 #[test]
@@ -58,6 +83,10 @@ fn every_annotation_and_label_of_ours_is_in_the_readme() {
         names::LAST_ADDRESSES,
         names::RELEASE_NOW,
         names::NETWORK_DOMAIN_LABEL,
+        external::SOURCE,
+        external::MANAGED,
+        external::REQUESTED_ADDRESSES,
+        external::REFRESH,
     ];
     let missing: Vec<&str> = ours.into_iter().filter(|name| !README.contains(name)).collect();
     assert!(missing.is_empty(), "the README does not name {missing:?}");

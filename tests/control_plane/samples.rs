@@ -37,7 +37,10 @@ async fn the_readmes_first_claim_gets_the_address_it_names() -> Result<()> {
 
 async fn every_sample_is_accepted_and_reaches_the_state_in_its_comment() -> Result<()> {
     let control_plane = ControlPlane::start(Options::default())?;
-    let _manager = ManagerCommand::new(env!("CARGO_BIN_EXE_manager")).start(&control_plane)?;
+    control_plane.install_external_ip_role()?;
+    let names = Sample::name_server()?;
+    let command = Sample::flags(&names).into_iter().fold(ManagerCommand::new(env!("CARGO_BIN_EXE_manager")), ManagerCommand::arg);
+    let _manager = command.start(&control_plane)?;
     let samples = Sample::all()?;
     for sample in &samples {
         sample.apply(&control_plane)?;

@@ -57,19 +57,22 @@ enum State {
 
 /// The names that samples ask DNS for, and what a server has to answer.
 const NAMES: [(&str, &[&str]); 3] = [
-    ("gw.example.net", &["198.51.100.7", "2001:db8::7"]),
+    (Sample::NAME, &["198.51.100.7", "2001:db8::7"]),
     ("home.example.net", &["2001:db8:12:3400::1"]),
     ("intranet.example.net", &["10.0.0.5"]),
 ];
 
-/// For how long a resolver may keep those answers.
-const TTL: u32 = 5;
-
 impl Sample {
+    /// The name that the first source asks for.
+    pub const NAME: &str = "gw.example.net";
+
+    /// For how many seconds a resolver may keep the answers of [`Sample::name_server`].
+    pub const TTL: u32 = 5;
+
     /// A name server that knows the names in the samples.
     pub fn name_server() -> Result<DnsServer> {
         let server = DnsServer::start()?;
-        NAMES.iter().try_for_each(|(name, addresses)| server.set(name, TTL, addresses))?;
+        NAMES.iter().try_for_each(|(name, addresses)| server.set(name, Self::TTL, addresses))?;
         Ok(server)
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command line program")]
 
 mod binds;
+mod external;
 mod stage;
 mod story;
 
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use testbed::{Binaries, ControlPlane, Manager, ManagerCommand, Options};
+use testbed::{Binaries, ControlPlane, DnsServer, Manager, ManagerCommand, Options, Sample};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::binds::Binds;
@@ -66,9 +67,9 @@ fn run(cli: Cli) -> Result<()> {
                 () = stop.asked() => std::process::exit(1),
             };
         };
-        let (control_plane, manager) = started??;
+        let (control_plane, manager, names) = started??;
         let binds = Binds::watch(control_plane.client().await?);
-        let stage = Stage::new(control_plane, manager, binds, kubectl);
+        let stage = Stage::new(control_plane, manager, names, binds, kubectl);
         tokio::select! {
             told = story::tell(&stage) => told?,
             () = stop.asked() => return Ok(()),
@@ -81,18 +82,21 @@ fn run(cli: Cli) -> Result<()> {
     })
 }
 
-fn start(manager: &Path) -> Result<(Arc<ControlPlane>, Manager)> {
+fn start(manager: &Path) -> Result<(Arc<ControlPlane>, Manager, DnsServer)> {
     let begin = Instant::now();
     let control_plane = ControlPlane::start(Options::default())?;
     let took = begin.elapsed().as_secs_f32();
     println!(
         "A control plane is up after {took:.1} s: etcd, kube-apiserver, kube-controller-manager; Cluster API's definitions and ours."
     );
+    control_plane.install_external_ip_role()?;
+    let names = Sample::name_server()?;
     let begin = Instant::now();
-    let manager = ManagerCommand::new(manager).start(&control_plane)?;
+    let command = Sample::flags(&names).into_iter().fold(ManagerCommand::new(manager), ManagerCommand::arg);
+    let manager = command.start(&control_plane)?;
     let took = begin.elapsed().as_secs_f32();
     println!("The manager is ready after {took:.1} s, under the account and roles it is installed with.");
-    Ok((Arc::new(control_plane), manager))
+    Ok((Arc::new(control_plane), manager, names))
 }
 
 /// The signals that ask a program to end.

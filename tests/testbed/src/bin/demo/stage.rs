@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use testbed::{ControlPlane, Manager, Sample, eventually};
+use testbed::{ControlPlane, DnsServer, Manager, Sample, eventually};
 
 use crate::binds::Binds;
 
@@ -18,14 +18,16 @@ pub struct Stage {
     // Dropped in this order: the manager before the server it talks to.
     pub manager: Manager,
     pub control_plane: Arc<ControlPlane>,
+    /// What the manager asks for names.
+    pub names: DnsServer,
     pub binds: Binds,
     pub kubectl: PathBuf,
     coloured: bool,
 }
 
 impl Stage {
-    pub fn new(control_plane: Arc<ControlPlane>, manager: Manager, binds: Binds, kubectl: PathBuf) -> Self {
-        Self { manager, control_plane, binds, kubectl, coloured: io::stdout().is_terminal() }
+    pub fn new(control_plane: Arc<ControlPlane>, manager: Manager, names: DnsServer, binds: Binds, kubectl: PathBuf) -> Self {
+        Self { manager, control_plane, names, binds, kubectl, coloured: io::stdout().is_terminal() }
     }
 
     /// Begins a screen and says what it is about.
@@ -47,6 +49,11 @@ impl Stage {
     /// Shows a command and runs it. Its words are those of kubectl, and have no blanks inside.
     pub async fn run(&self, command: &str) -> Result<String> {
         self.command(command);
+        self.output(command).await
+    }
+
+    /// Runs a command that is not worth being shown.
+    pub async fn output(&self, command: &str) -> Result<String> {
         let words: Vec<String> = command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
         self.blocking(move |control_plane| control_plane.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>())).await
     }
@@ -88,11 +95,14 @@ impl Stage {
 
     /// The words an eye looks for.
     fn paint_words(&self, line: &str) -> String {
-        const WORDS: [(&str, &str); 5] = [
+        const WORDS: [(&str, &str); 8] = [
             ("AddressAllocated", "32"),
             ("PoolExhausted", "33"),
             ("AllocationFailed", "31"),
             ("PoolNotReady", "33"),
+            ("Assigned", "32"),
+            ("AddressRefused", "31"),
+            ("SourceNotFound", "31"),
             ("Warning", "33"),
         ];
         WORDS.iter().fold(line.to_owned(), |line, (word, colour)| line.replace(word, &self.paint(colour, word)))

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::external;
 use crate::stage::{Stage, say};
 
 const CLAIMS: &str = "custom-columns-file=config/samples/claims.columns";
@@ -17,6 +18,7 @@ pub async fn tell(stage: &Stage) -> Result<()> {
     what_waits_says_why(stage).await?;
     the_same_address_again(stage).await?;
     two_pools_over_one_range(stage).await?;
+    external::tell(stage).await?;
     one_object_in_full(stage).await
 }
 
@@ -130,12 +132,16 @@ async fn one_object_in_full(stage: &Stage) -> Result<()> {
 
 /// What a reader may do now.
 pub fn what_next(stage: &Stage) {
-    const TRY: [(&str, &str); 6] = [
+    const TRY: [(&str, &str); 7] = [
         ("get events -A --watch", "in a second terminal, to see what the rest does"),
         ("annotate inclusterippool -n team-green frozen cluster.x-k8s.io/paused-", "patient gets its address"),
         ("delete ipaddressclaim -n team-green ingress", "ingress-spare gets the address it asked for"),
         ("apply -f config/samples/grace.yaml", "an address that rests for five minutes after its release"),
         ("label globalinclusterippool west in-cluster.ipam.cluster.x-k8s.io/network-domain=west", "the overlap ends"),
+        (
+            "annotate service -n team-web shop externalip.spacebird.dev/cluster-external-ip-source-",
+            "the Service keeps the address that is its own",
+        ),
         ("delete inclusterippool -n team-blue machines --wait=false", "stays until its addresses are released"),
     ];
     stage.title("It stays up until Ctrl-C", "Point kubectl at it:");
