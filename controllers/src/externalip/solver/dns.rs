@@ -25,6 +25,7 @@ use hickory_resolver::{
 use poolutil::Family;
 
 use self::servers::{Servers, Stamp};
+use super::{failure, too_late};
 use crate::externalip::answers::{Failure, FailureKind};
 
 /// What `/etc/hosts` says has no TTL. The file is looked at again so soon, without a query.
@@ -188,7 +189,7 @@ fn addresses(lookup: &Lookup, family: Family) -> BTreeSet<IpAddr> {
 
 fn why(error: &NetError) -> Failure {
     match error {
-        NetError::Timeout => failure(FailureKind::Timeout, "no name server answered in time"),
+        NetError::Timeout => too_late(),
         NetError::Dns(DnsError::ResponseCode(code)) => {
             failure(FailureKind::ServerFailure, format!("the name server answered {code}"))
         }
@@ -197,10 +198,6 @@ fn why(error: &NetError) -> Failure {
         }
         _ => failure(FailureKind::BadAnswer, "the name server's answer cannot be used"),
     }
-}
-
-fn failure(kind: FailureKind, text: impl Into<String>) -> Failure {
-    Failure { kind, text: text.into() }
 }
 
 #[cfg(test)]

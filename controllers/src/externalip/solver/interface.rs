@@ -19,6 +19,7 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
 };
 
+use super::failure;
 use crate::externalip::answers::{Failure, FailureKind};
 
 /// After the kernel has hung up.
@@ -137,10 +138,6 @@ fn notifications() -> io::Result<(Task, impl Stream<Item = impl Sized>)> {
 fn unreadable(error: &(dyn std::error::Error + 'static)) -> Failure {
     tracing::debug!(error, "network interfaces cannot be read");
     failure(FailureKind::ConnectFailed, "the kernel does not tell its network interfaces")
-}
-
-fn failure(kind: FailureKind, text: impl Into<String>) -> Failure {
-    Failure { kind, text: text.into() }
 }
 
 #[cfg(test)]

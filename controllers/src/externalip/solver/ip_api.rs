@@ -27,7 +27,10 @@ use self::{
     target::{Refused, Target},
     trust::Trust,
 };
-use super::dns::{Dns, Miss};
+use super::{
+    dns::{Dns, Miss},
+    failed, failure, too_late,
+};
 use crate::{
     config::ApiEndpoint,
     externalip::answers::{Failure, FailureKind, Key, Outcome, Ran},
@@ -42,8 +45,6 @@ const MOST_BYTES: usize = 16 * 1024;
 pub(super) struct WebSettings {
     /// Sent with every request.
     pub(super) user_agent: String,
-    /// For one request with all that belongs to it.
-    pub(super) timeout: Duration,
     /// Asked in place of built-in providers.
     pub(super) instead: Vec<ApiEndpoint>,
     /// PEM certificates of authorities that are trusted besides the platform's.
@@ -58,7 +59,6 @@ pub(super) struct WebSettings {
 #[derive(Debug)]
 pub(super) struct Web {
     user_agent: String,
-    timeout: Duration,
     instead: Vec<ApiEndpoint>,
     allow: Arc<[Cidr]>,
     proxies: Matcher,
@@ -69,9 +69,9 @@ pub(super) struct Web {
 
 impl Web {
     pub(super) fn new(settings: WebSettings, dns: Arc<Dns>) -> Result<Self, TrustError> {
-        let WebSettings { user_agent, timeout, instead, ca, allow, proxies } = settings;
+        let WebSettings { user_agent, instead, ca, allow, proxies } = settings;
         let trust = Trust::new(ca.as_deref())?;
-        Ok(Self { user_agent, timeout, instead, allow: allow.into(), proxies, trust, pauses: Pauses::default(), dns })
+        Ok(Self { user_agent, instead, allow: allow.into(), proxies, trust, pauses: Pauses::default(), dns })
     }
 
     /// Where a service is asked.
@@ -79,7 +79,7 @@ impl Web {
         Endpoint::of(family, api, &self.instead).map_err(|reason| failure(FailureKind::ConnectFailed, reason))
     }
 
-    /// One question, unless the service has told us to wait.
+    /// One question, unless the service has told us to wait. How long it may take is the caller's business.
     pub(super) async fn ask(&self, key: &Key, endpoint: &Endpoint) -> Ran {
         let now = Instant::now();
         if let Some(left) = self.pauses.left(key, now) {
@@ -113,7 +113,9 @@ impl Web {
 
     /// A client for one request: its connection is to an address that was checked for this very request.
     fn client(&self, family: Family, endpoint: &Endpoint) -> Result<Client, Failure> {
-        let target = Target::new(family, endpoint, Arc::clone(&self.allow), Arc::clone(&self.dns));
+        let proxy = endpoint.url.as_str().parse().ok().and_then(|url| self.proxies.intercept(&url));
+        let proxy_host = proxy.as_ref().and_then(|proxy| proxy.uri().host());
+        let target = Target::new(family, endpoint, proxy_host, Arc::clone(&self.allow), Arc::clone(&self.dns));
         if let Host::Literal(ip) = endpoint.url.host() {
             target.check(*ip).map_err(|refused| refused.failure())?;
         }
@@ -126,10 +128,8 @@ impl Web {
             .retry(reqwest::retry::never())
             .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(self.timeout)
             .no_proxy()
             .dns_resolver(target);
-        let proxy = endpoint.url.as_str().parse().ok().and_then(|url| self.proxies.intercept(&url));
         if let Some(proxy) = proxy {
             builder =
                 builder.proxy(proxied(&proxy).ok_or_else(|| failure(FailureKind::ConnectFailed, "the proxy cannot be used"))?);
@@ -190,7 +190,7 @@ fn why(error: &reqwest::Error, endpoint: &Endpoint) -> Failure {
     }
     let host = endpoint.url.host();
     if error.is_timeout() {
-        failure(FailureKind::Timeout, format!("{host} did not answer in time"))
+        too_late()
     } else if error.is_connect() {
         failure(FailureKind::ConnectFailed, format!("no connection to {host}"))
     } else {
@@ -211,6 +211,7 @@ impl Refused {
             Self::Unknown { host, miss: Miss::None { text, .. } } => {
                 failure(FailureKind::ConnectFailed, format!("no address of {host}: {text}"))
             }
+            Self::Unknown { miss: Miss::Failed(inner), .. } if inner.kind == FailureKind::Timeout => too_late(),
             Self::Unknown { host, miss: Miss::Failed(inner) } => {
                 failure(inner.kind, format!("no address of {host}: {}", inner.text))
             }
@@ -228,14 +229,6 @@ pub(super) fn family_name(family: Family) -> &'static str {
 fn limited(left: Duration) -> Ran {
     let outcome = Outcome::Failed(failure(FailureKind::RateLimited, "the service answers that it was asked too often"));
     Ran { outcome, fresh_for: Some(left) }
-}
-
-fn failed(failure: Failure) -> Ran {
-    Ran { outcome: Outcome::Failed(failure), fresh_for: None }
-}
-
-fn failure(kind: FailureKind, text: impl Into<String>) -> Failure {
-    Failure { kind, text: text.into() }
 }
 
 #[cfg(test)]

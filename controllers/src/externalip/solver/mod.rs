@@ -58,7 +58,6 @@ impl Solvers {
         let dns = Arc::new(Dns::new(dns));
         let web = WebSettings {
             user_agent: user_agent.to_owned(),
-            timeout: settings.solver_timeout,
             instead: settings.api_endpoints.clone(),
             ca: settings.api_ca.clone(),
             allow: settings.api_allow_cidrs.clone(),
@@ -104,9 +103,7 @@ impl Solvers {
     /// Gives a run its turn, and then so much time.
     async fn run(&self, run: impl Future<Output = Ran>) -> Ran {
         let _turn = self.runs.acquire().await;
-        tokio::time::timeout(self.timeout, run)
-            .await
-            .unwrap_or_else(|_| failed(Failure { kind: FailureKind::Timeout, text: "no answer in time".to_owned() }))
+        tokio::time::timeout(self.timeout, run).await.unwrap_or_else(|_| failed(too_late()))
     }
 
     /// The turns at a web host.
@@ -143,6 +140,15 @@ fn found(addresses: BTreeSet<IpAddr>) -> Outcome {
 
 fn failed(failure: Failure) -> Ran {
     Ran { outcome: Outcome::Failed(failure), fresh_for: None }
+}
+
+fn failure(kind: FailureKind, text: impl Into<String>) -> Failure {
+    Failure { kind, text: text.into() }
+}
+
+/// The same words whichever time-out is first, so that what is shown does not change from run to run.
+fn too_late() -> Failure {
+    failure(FailureKind::Timeout, "no answer in time")
 }
 
 #[cfg(test)]

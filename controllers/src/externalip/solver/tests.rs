@@ -93,8 +93,10 @@ async fn each_kind_of_solver_is_asked() {
 async fn a_run_ends_in_time_though_nobody_answers() {
     let scene = Scene::start();
     scene.dns.fail("gw.example.net", Some(Fault::Silence));
-    let ran = scene.solvers.ask(&name("gw.example.net")).await;
-    assert_eq!(ran, failed(Failure { kind: FailureKind::Timeout, text: "no answer in time".to_owned() }));
+    assert_eq!(scene.solvers.ask(&name("gw.example.net")).await, failed(too_late()));
+    scene.web.answer("/ip", Answer::text("203.0.113.3").dripping(Duration::from_millis(500)));
+    assert_eq!(scene.solvers.ask(&scene.at("/ip")).await, failed(too_late()));
+    assert_eq!(scene.web.requests("/ip"), 1);
 }
 
 #[tokio::test]

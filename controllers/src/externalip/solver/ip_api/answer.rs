@@ -6,8 +6,11 @@ use poolutil::{Family, parse_plain_ip};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{endpoint::Shape, failure, family_name};
-use crate::externalip::answers::{Failure, FailureKind};
+use super::{endpoint::Shape, family_name};
+use crate::externalip::{
+    answers::{Failure, FailureKind},
+    solver::failure,
+};
 
 /// No text of an address is longer.
 const MOST_TEXT: usize = 64;

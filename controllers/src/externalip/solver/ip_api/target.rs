@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use api::externalip::Host;
 use poolutil::{Cidr, Class, Family, class};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
@@ -19,6 +18,7 @@ use crate::externalip::solver::dns::{Dns, Miss};
 pub(super) struct Target {
     host: String,
     family: Family,
+    proxy: Option<String>,
     /// `None` means anywhere.
     allow: Option<Arc<[Cidr]>>,
     dns: Arc<Dns>,
@@ -36,8 +36,10 @@ pub(super) enum Refused {
 }
 
 impl Target {
-    pub(super) fn new(family: Family, endpoint: &Endpoint, allow: Arc<[Cidr]>, dns: Arc<Dns>) -> Self {
-        Self { host: endpoint.url.host().to_string(), family, allow: (!endpoint.anywhere).then_some(allow), dns }
+    /// `proxy` is the host of the proxy that the request goes through.
+    pub(super) fn new(family: Family, endpoint: &Endpoint, proxy: Option<&str>, allow: Arc<[Cidr]>, dns: Arc<Dns>) -> Self {
+        let (host, proxy) = (endpoint.url.host().to_string(), proxy.map(normal));
+        Self { host, family, proxy, allow: (!endpoint.anywhere).then_some(allow), dns }
     }
 
     /// Whether a request may go to a host that is an address itself.
@@ -60,21 +62,18 @@ fn permitted(allow: Option<&[Cidr]>, ip: IpAddr) -> bool {
 impl Resolve for Target {
     fn resolve(&self, name: Name) -> Resolving {
         let (dns, family, allow) = (Arc::clone(&self.dns), self.family, self.allow.clone());
-        let asked = name.as_str().trim_end_matches('.').to_ascii_lowercase();
-        let is_target = match Host::parse(&asked) {
-            Ok(host) => host.to_string() == self.host,
-            Err(_) => false,
-        };
+        let asked = normal(name.as_str());
+        let is_proxy = self.proxy.as_ref() == Some(&asked);
         Box::pin(async move {
-            let found = if is_target {
-                let found = addresses(&dns, &asked, family).await?;
-                found.into_iter().filter(|ip| permitted(allow.as_deref(), *ip)).collect()
-            } else {
-                // Any other host is a proxy of ours. It may be anywhere, and decides itself what it connects to.
+            let found = if is_proxy {
+                // It may be anywhere, and decides itself what it connects to.
                 match addresses(&dns, &asked, Family::V4).await {
                     Ok(found) => found,
                     Err(_) => addresses(&dns, &asked, Family::V6).await?,
                 }
+            } else {
+                let found = addresses(&dns, &asked, family).await?;
+                found.into_iter().filter(|ip| permitted(allow.as_deref(), *ip)).collect()
             };
             if found.is_empty() {
                 return Err(Refused::NotPublic { host: asked }.into());
@@ -82,6 +81,11 @@ impl Resolve for Target {
             Ok(Box::new(found.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
     }
+}
+
+/// A name as the resolver wants it.
+fn normal(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 async fn addresses(dns: &Dns, host: &str, family: Family) -> Result<BTreeSet<IpAddr>, Refused> {

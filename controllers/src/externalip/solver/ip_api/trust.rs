@@ -9,8 +9,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use super::failure;
-use crate::externalip::answers::{Failure, FailureKind};
+use crate::externalip::{
+    answers::{Failure, FailureKind},
+    solver::failure,
+};
 
 /// Why nobody can be believed.
 #[derive(Debug, thiserror::Error)]
