@@ -105,5 +105,5 @@ pub async fn follow_interfaces(ctx: &Arc<Ctx>, solvers: &Solvers) {
         drop(world);
         ctx.asked.notify_one();
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

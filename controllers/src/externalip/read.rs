@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    fn field(manager: &str, subresource: &str, time: &str, fields: Value) -> Value {
+    fn field(manager: &str, subresource: &str, time: &str, fields: &Value) -> Value {
         json!({"manager": manager, "subresource": subresource, "time": time, "operation": "Update", "fieldsType": "FieldsV1",
                "fieldsV1": fields})
     }
@@ -218,12 +218,12 @@ mod tests {
                     "old/target": "web.example.org",
                 },
                 "managedFields": [
-                    field("kubectl", "", "2026-01-31T10:00:01Z", list.clone()),
-                    field("argocd", "", "2026-01-31T10:00:03Z", list.clone()),
-                    field(EXTERNAL_IPS_MANAGER, "", "2026-01-31T10:00:04Z", list),
-                    field(EXTERNAL_DNS_MANAGER, "", "2026-01-31T10:00:05Z", annotation("external-dns.kubernetes.io/target")),
-                    field("kubectl", "", "2026-01-31T10:00:06Z", annotation("old/target")),
-                    field(STATUS_MANAGER, "status", "2026-01-31T10:00:07Z", json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}})),
+                    field("kubectl", "", "2026-01-31T10:00:01Z", &list),
+                    field("argocd", "", "2026-01-31T10:00:03Z", &list),
+                    field(EXTERNAL_IPS_MANAGER, "", "2026-01-31T10:00:04Z", &list),
+                    field(EXTERNAL_DNS_MANAGER, "", "2026-01-31T10:00:05Z", &annotation("external-dns.kubernetes.io/target")),
+                    field("kubectl", "", "2026-01-31T10:00:06Z", &annotation("old/target")),
+                    field(STATUS_MANAGER, "status", "2026-01-31T10:00:07Z", &json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}})),
                 ],
             },
             "spec": {

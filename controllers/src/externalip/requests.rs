@@ -113,7 +113,7 @@ impl Requests<'_> {
     /// Makes the Service the owner of a claim.
     pub fn adopt_claim(&self, name: &str, uid: &str, revision: &str, owner: &Value) -> Request {
         let patch = json!({"metadata": {"uid": uid, "resourceVersion": revision, "ownerReferences": owner}});
-        self.patch_claim(merge_patch(&self.claims(), Some(&self.key.namespace), name, Part::Main, &patch))
+        patch_claim(merge_patch(&self.claims(), Some(&self.key.namespace), name, Part::Main, &patch))
     }
 
     /// Deletes a claim.
@@ -124,11 +124,7 @@ impl Requests<'_> {
     /// Takes our finalizer from a claim; `None` if it is not among its finalizers.
     pub fn free_claim(&self, name: &str, uid: &str, finalizers: &[String]) -> Option<Request> {
         let patch = without_finalizer(uid, finalizers, PUBLISHED)?;
-        Some(self.patch_claim(json_patch(&self.claims(), Some(&self.key.namespace), name, Part::Main, patch)))
-    }
-
-    fn patch_claim(&self, request: Result<WriteRequest, Error>) -> Request {
-        (Target { verb: "patch", resource: "ipaddressclaims" }, request)
+        Some(patch_claim(json_patch(&self.claims(), Some(&self.key.namespace), name, Part::Main, patch)))
     }
 
     fn claims(&self) -> ApiResource {
@@ -147,6 +143,10 @@ pub fn source_status(name: &str, status: &ClusterExternalIPSourceStatus) -> Requ
     });
     let request = apply_status(&resource, None, name, &object);
     (Target { verb: "patch", resource: "clusterexternalipsources/status" }, request)
+}
+
+fn patch_claim(request: Result<WriteRequest, Error>) -> Request {
+    (Target { verb: "patch", resource: "ipaddressclaims" }, request)
 }
 
 fn services() -> ApiResource {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use api::externalip::ClusterExternalIPSourceStatus;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::request::Error;
 use tracing::{debug, info, warn};
 
 use super::facts::Now;
@@ -108,7 +107,7 @@ async fn write(ctx: &Ctx, id: SourceId, name: &str, status: ClusterExternalIPSou
     let (target, request) = source_status(name, &status);
     let sent: Result<IgnoredAny, WriteError> = match request {
         Ok(request) => ctx.writer.send(Priority::PoolStatus, target, request, || true).await,
-        Err(error) => Err(WriteError::from(Error::from(error))),
+        Err(error) => Err(error.into()),
     };
     let mut world = ctx.world();
     let Some(entry) = world.source_mut(id) else { return Err(Next::Done) };
@@ -153,7 +152,7 @@ mod tests {
     use crate::kit::watch::Seen;
 
     /// The source `public` with this spec, and the Service team-a/web that names it, in version 7; this process leads.
-    fn bed(spec: Value, dry_run: bool) -> Bed {
+    fn bed(spec: &Value, dry_run: bool) -> Bed {
         let bed = Bed::with(Leadership::always(), dry_run);
         let service: Service = serde_json::from_value(json!({
             "metadata": {
@@ -192,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_is_shown_when_it_changes_and_not_again() {
-        let mut bed = bed(fixed(), false);
+        let mut bed = bed(&fixed(), false);
         let (asked, next) = pass(&mut bed, [version("8")]).await;
         let (request, body) = &asked[0];
         let place = "/apis/externalip.spacebird.dev/v1alpha1/clusterexternalipsources/public/status";
@@ -207,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_change_within_a_second_waits_for_its_end() {
-        let mut bed = bed(fixed(), false);
+        let mut bed = bed(&fixed(), false);
         pass(&mut bed, [version("8")]).await;
         let id = bed.ctx.world().find_source("public").unwrap();
         bed.ctx.world().source_mut(id).unwrap().facts.as_mut().unwrap().status = None;
@@ -217,14 +216,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_status_is_not_tried_at_once() {
-        let mut bed = bed(fixed(), false);
+        let mut bed = bed(&fixed(), false);
         let gone = refuse(404, "NotFound", "the server could not find the requested resource");
         assert_eq!(pass(&mut bed, [gone]).await.1, Next::After(PLACE, REFUSED));
     }
 
     #[tokio::test]
     async fn what_is_known_without_asking_reaches_the_service_in_its_first_pass() {
-        let mut bed = bed(fixed(), false);
+        let mut bed = bed(&fixed(), false);
         pass(&mut bed, [version("8")]).await;
         let work = service_pass(&bed.ctx, 0).ok().unwrap();
         let (asked, _) = bed.exchange(Box::pin(work), [version("8"), version("9")]).await;
@@ -237,13 +236,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_dry_run_shows_nothing() {
-        let mut bed = bed(fixed(), true);
+        let mut bed = bed(&fixed(), true);
         assert_eq!(pass(&mut bed, []).await, (Vec::new(), Next::Done));
     }
 
     #[tokio::test]
     async fn a_spec_that_cannot_be_read_asks_nothing_and_says_so() {
-        let mut bed = bed(json!({"ipv4": {"solvers": [{"dnsHostname": {"host": "*.example.net"}}]}}), false);
+        let mut bed = bed(&json!({"ipv4": {"solvers": [{"dnsHostname": {"host": "*.example.net"}}]}}), false);
         let (asked, _) = pass(&mut bed, [version("8")]).await;
         assert_eq!(asked[0].1["status"]["conditions"][0]["reason"], json!("InvalidSpec"));
         assert_eq!(bed.ctx.world().answers.next_due(), None);
@@ -251,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_is_due_at_once_and_what_it_answers_concerns_the_service() {
-        let mut bed = bed(json!({"ipv4": {"solvers": [{"dnsHostname": {"host": "gw.example.net"}}]}}), false);
+        let mut bed = bed(&json!({"ipv4": {"solvers": [{"dnsHostname": {"host": "gw.example.net"}}]}}), false);
         pass(&mut bed, [version("8")]).await;
         let key = bed.ctx.world().answers.due(Instant::now()).unwrap();
         bed.ctx.world().answers.begin(&key, Instant::now());

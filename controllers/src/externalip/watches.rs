@@ -1,8 +1,7 @@
 //! The watches of this capability, and what is said of them at `/readyz`. Claims, addresses and pools come from IPAM's.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::PoolKind;
 use api::capi::{CapiVersion, IpAddress, IpAddressClaim};
@@ -146,10 +145,8 @@ impl Listener for Ear {
 }
 
 /// Returns when there is a view complete enough to begin.
-pub fn settled(ctx: &Arc<Ctx>) -> impl Future<Output = ()> + use<'_> {
-    async {
-        while !ctx.world().is_settled() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+pub async fn settled(ctx: &Arc<Ctx>) {
+    while !ctx.world().is_settled() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

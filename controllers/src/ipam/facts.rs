@@ -292,6 +292,7 @@ pub enum Memory {
 
 /// Flags that change a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub struct Policy {
     /// `--honor-foreign-finalizers`.
     pub honor_foreign_finalizers: bool,

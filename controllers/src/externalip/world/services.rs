@@ -57,9 +57,9 @@ impl World {
             }
             return;
         }
-        let shown =
+        let of_source =
             |facts: &ServiceFacts| (facts.hostnames.clone(), facts.labels.clone(), facts.ingress.clone(), facts.families.clone());
-        let shows = old.as_ref().is_none_or(|old| shown(old) != shown(&facts));
+        let shows = old.as_ref().is_none_or(|old| of_source(old) != of_source(&facts));
         let key = facts.key.clone();
         let source = plan::source_name(&facts).filter(|_| !facts.deleting).map(ToOwned::to_owned);
         let mut others = old.as_ref().map(|old| self.cluster.remove(old)).unwrap_or_default();

@@ -57,17 +57,14 @@ impl World {
             entry.motion.service_missing.get_or_insert(now);
         }
         entry.motion.deliver_claim(&claim.name, Some(&claim.revision));
-        match entry.claims.iter_mut().find(|known| known.name == claim.name) {
-            Some(known) => {
-                if known.uid == claim.uid {
-                    claim.seen = known.seen;
-                }
-                *known = claim;
+        if let Some(known) = entry.claims.iter_mut().find(|known| known.name == claim.name) {
+            if known.uid == claim.uid {
+                claim.seen = known.seen;
             }
-            None => {
-                entry.claims.push(claim);
-                entry.claims.sort_by(|one, other| one.name.cmp(&other.name));
-            }
+            *known = claim;
+        } else {
+            entry.claims.push(claim);
+            entry.claims.sort_by(|one, other| one.name.cmp(&other.name));
         }
         self.wake(slot);
     }
@@ -90,30 +87,30 @@ impl World {
             Turn::Put(object) => {
                 let key = key(&object);
                 if claims::family_of(&key.name).is_some() {
-                    self.set_address(key, read::address(&object.spec.address));
+                    self.set_address(&key, read::address(&object.spec.address));
                 }
             }
-            Turn::Drop(object) => self.set_address(key(&object), None),
+            Turn::Drop(object) => self.set_address(&key(&object), None),
             Turn::Only(listed) => {
                 let gone: Vec<_> = self.addresses.keys().filter(|key| !listed.contains(key)).cloned().collect();
                 for key in gone {
-                    self.set_address(key, None);
+                    self.set_address(&key, None);
                 }
             }
             Turn::Nothing => {}
         }
     }
 
-    fn set_address(&mut self, key: ServiceKey, address: Option<IpAddr>) {
+    fn set_address(&mut self, key: &ServiceKey, address: Option<IpAddr>) {
         let before = match address {
             Some(ip) => self.addresses.insert(key.clone(), ip),
-            None => self.addresses.remove(&key),
+            None => self.addresses.remove(key),
         };
         if before == address {
             return;
         }
-        let Some(slot) = self.claim_index.get(&key).copied() else { return };
-        let bound = self.bound.contains(&key);
+        let Some(slot) = self.claim_index.get(key).copied() else { return };
+        let bound = self.bound.contains(key);
         if let Some(claim) = self.entry_mut(slot).and_then(|entry| entry.claims.iter_mut().find(|claim| claim.name == key.name)) {
             // Before the claim says that it is bound, its address is not to be used: another manager may have to give it back.
             claim.address = address.filter(|_| bound);

@@ -34,7 +34,7 @@ fn service(name: &str, source: Option<&str>, more: Value) -> Service {
     read(object)
 }
 
-fn source(name: &str, spec: Value) -> ClusterExternalIPSource {
+fn source(name: &str, spec: &Value) -> ClusterExternalIPSource {
     read(json!({
         "apiVersion": "externalip.spacebird.dev/v1alpha1", "kind": "ClusterExternalIPSource",
         "metadata": {"name": name, "uid": format!("u-{name}"), "generation": 1}, "spec": spec,
@@ -157,7 +157,7 @@ fn nothing_begins_before_services_sources_and_what_else_is_served_are_in_view() 
 #[test]
 fn a_service_moves_from_one_source_to_another_and_both_hear_of_it() {
     let mut bed = Bed::new();
-    bed.source(source("one", static_source()));
+    bed.source(source("one", &static_source()));
     bed.service(service("web", Some(" one "), json!({})));
     assert_eq!((bed.bound("one"), bed.woken()), (vec!["web".to_owned()], set(["web", "@one"])));
     bed.service(service("web", Some("two"), json!({"metadata": {"resourceVersion": "2"}})));
@@ -170,11 +170,11 @@ fn a_service_moves_from_one_source_to_another_and_both_hear_of_it() {
 #[test]
 fn an_event_that_changes_nothing_that_matters_wakes_nobody() {
     let mut bed = Bed::new();
-    bed.source(source("one", static_source()));
+    bed.source(source("one", &static_source()));
     bed.service(service("web", Some("one"), json!({})));
     bed.woken();
     bed.service(service("web", Some("one"), json!({"metadata": {"resourceVersion": "2", "annotations": {"other": "x"}}})));
-    bed.source(source("one", static_source()));
+    bed.source(source("one", &static_source()));
     assert_eq!(bed.woken(), set([]));
     assert_eq!(bed.entry("web").service.as_ref().unwrap().revision, "2");
 }
@@ -185,20 +185,20 @@ fn a_missing_source_is_missing_from_when_that_is_known_until_it_comes() {
     bed.service(service("web", Some("one"), json!({})));
     let missing = |bed: &Bed| bed.world.source(bed.world.find_source("one").unwrap()).unwrap().missing;
     assert_eq!(missing(&bed), Some(bed.now));
-    bed.source(source("one", static_source()));
+    bed.source(source("one", &static_source()));
     assert_eq!(missing(&bed), None);
     bed.woken();
     let later = bed.now + Duration::from_secs(5);
-    bed.world.take_sources(Seen::Gone(source("one", static_source())), later);
+    bed.world.take_sources(Seen::Gone(source("one", &static_source())), later);
     assert_eq!((missing(&bed), bed.woken()), (Some(later), set(["web"])));
 }
 
 #[test]
 fn a_list_of_sources_says_which_are_gone() {
     let mut bed = Bed::new();
-    bed.source(source("one", static_source()));
-    bed.source(source("two", static_source()));
-    for seen in [Seen::ListBegan, Seen::Listed(source("two", static_source())), Seen::ListEnded] {
+    bed.source(source("one", &static_source()));
+    bed.source(source("two", &static_source()));
+    for seen in [Seen::ListBegan, Seen::Listed(source("two", &static_source())), Seen::ListEnded] {
         bed.world.take_sources(seen, bed.now);
     }
     assert_eq!((bed.world.find_source("one"), bed.world.find_source("two").is_some()), (None, true));
@@ -328,7 +328,7 @@ fn claims_that_a_list_does_not_name_are_gone() {
 #[test]
 fn pools_are_found_in_the_services_namespace_or_in_all_and_wake_who_names_them() {
     let mut bed = Bed::new();
-    bed.source(source("one", pool_source()));
+    bed.source(source("one", &pool_source()));
     bed.service(service("web", Some("one"), json!({})));
     bed.woken();
     let pool = |namespace: Option<&str>, first: &str| -> IpPool {
@@ -352,11 +352,11 @@ fn pools_are_found_in_the_services_namespace_or_in_all_and_wake_who_names_them()
 #[test]
 fn namespaces_matter_only_while_a_source_selects_by_their_labels() {
     let mut bed = Bed::new();
-    bed.source(source("one", static_source()));
+    bed.source(source("one", &static_source()));
     assert!(!bed.world.wants_namespaces);
     let mut spec = static_source();
     spec["allowedServices"] = json!({"namespaceSelector": {"matchLabels": {"public": "yes"}}});
-    bed.source(source("one", spec));
+    bed.source(source("one", &spec));
     bed.service(service("web", Some("one"), json!({})));
     assert!(bed.world.wants_namespaces && !bed.world.knows_namespaces());
     bed.woken();
@@ -369,7 +369,7 @@ fn namespaces_matter_only_while_a_source_selects_by_their_labels() {
     assert_eq!(bed.woken(), set([]));
     bed.world.take_namespaces(Seen::Changed(namespace(json!({"public": "yes"}))));
     assert_eq!(bed.woken(), set(["web", "@one"]));
-    bed.source(source("one", static_source()));
+    bed.source(source("one", &static_source()));
     assert!(!bed.world.wants_namespaces);
 }
 

@@ -31,7 +31,12 @@ const CLAIM: &str = "/apis/ipam.cluster.x-k8s.io/v1beta2/namespaces/team-a/ipadd
 const OWNER: &str = "ownerReferences: [
     {apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: web, uid: c-web, controller: true, blockOwnerDeletion: true},
     {apiVersion: ipam.cluster.x-k8s.io/v1alpha2, kind: InClusterIPPool, name: blue, uid: p-blue, controller: false, blockOwnerDeletion: true}]";
-const POLICY: Policy = Policy { honor_foreign_finalizers: true, release_orphans_namespaced: true, release_orphans_global: false, external_ips: true };
+const POLICY: Policy = Policy {
+    honor_foreign_finalizers: true,
+    release_orphans_namespaced: true,
+    release_orphans_global: false,
+    external_ips: true,
+};
 
 /// What the server does with a request whose method is the first field.
 enum Answer {

@@ -81,7 +81,12 @@ impl Given {
             refused: None,
             wishes: Wishes::default(),
             motion: MotionFacts::default(),
-            policy: Policy { honor_foreign_finalizers: true, release_orphans_namespaced: true, release_orphans_global: false, external_ips: true },
+            policy: Policy {
+                honor_foreign_finalizers: true,
+                release_orphans_namespaced: true,
+                release_orphans_global: false,
+                external_ips: true,
+            },
         })
     }
 
