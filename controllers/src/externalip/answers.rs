@@ -212,6 +212,8 @@ struct Cell {
     repeated: u32,
     due: Option<Instant>,
     in_flight: bool,
+    /// When to ask once more after the run under way, at the latest.
+    again: Option<Instant>,
     /// The sources that use it, each with the last addresses it could accept.
     users: BTreeMap<Arc<str>, Option<Good>>,
 }
@@ -231,6 +233,8 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const CONFIRM: Duration = Duration::from_secs(10);
 /// A source's wish for fresh answers is not granted more often than this.
 const REFRESH: Duration = Duration::from_secs(5);
+/// The same for solvers that are known to answer otherwise, and cost nothing to ask.
+const CHANGED: Duration = Duration::from_secs(1);
 /// The most that is added so that not all are asked at once.
 const MOST_JITTER: Duration = Duration::from_secs(5);
 
@@ -284,7 +288,8 @@ impl Answers {
             }
             used.insert(key);
         }
-        let before = self.sources.insert(source.clone(), (terms.clone(), used.clone())).map_or_else(BTreeSet::new, |(_, keys)| keys);
+        let before =
+            self.sources.insert(source.clone(), (terms.clone(), used.clone())).map_or_else(BTreeSet::new, |(_, keys)| keys);
         for key in before.difference(&used) {
             self.leave(&source, key);
         }
@@ -351,7 +356,8 @@ impl Answers {
     pub fn finish(&mut self, key: &Arc<Key>, ran: Ran, cluster: &Cluster, now: Instant, jitter: f64) -> Vec<Change> {
         let Some(cell) = self.cells.get(key) else { return Vec::new() };
         let users: Vec<Arc<str>> = cell.users.keys().cloned().collect();
-        let before: Vec<_> = users.iter().map(|source| (self.read(source, key, cluster, now), self.raw(source, key, now))).collect();
+        let before: Vec<_> =
+            users.iter().map(|source| (self.read(source, key, cluster, now), self.raw(source, key, now))).collect();
         let Some(cell) = self.cells.get_mut(key) else { return Vec::new() };
         let intervals = cell.users.keys().filter_map(|source| self.sources.get(source)?.0.refresh_interval);
         let pace = intervals.min().map(|interval| interval.max(floor(&key.solver)));
@@ -379,7 +385,7 @@ impl Answers {
     pub fn refresh(&mut self, source: &str, now: Instant) {
         let Some((_, keys)) = self.sources.get(source) else { return };
         for key in keys.clone() {
-            self.hasten(&key, now);
+            self.hasten(&key, now, REFRESH);
         }
     }
 
@@ -387,15 +393,18 @@ impl Answers {
     pub fn refresh_all(&mut self, which: impl Fn(&Key) -> bool, now: Instant) {
         let keys: Vec<_> = self.cells.keys().filter(|key| which(key)).cloned().collect();
         for key in keys {
-            self.hasten(&key, now);
+            self.hasten(&key, now, CHANGED);
         }
     }
 
-    fn hasten(&mut self, key: &Arc<Key>, now: Instant) {
-        let Some(cell) = self.cells.get(key) else { return };
+    /// The key is asked soon, but not sooner than `pause` after it was asked last. A run under way may have missed the cause.
+    fn hasten(&mut self, key: &Arc<Key>, now: Instant, pause: Duration) {
+        let Some(cell) = self.cells.get_mut(key) else { return };
         let limited = matches!(&cell.outcome, Some(Outcome::Failed(Failure { kind: FailureKind::RateLimited, .. })));
-        let soonest = cell.begun.map_or(now, |begun| now.max(begun + REFRESH));
-        if !limited && !cell.in_flight && cell.due.is_some_and(|due| due > soonest) {
+        let soonest = cell.begun.map_or(now, |begun| now.max(begun + pause));
+        if cell.in_flight {
+            cell.again = Some(soonest);
+        } else if !limited && cell.due.is_some_and(|due| due > soonest) {
             self.reschedule(key, Some(soonest));
         }
     }
@@ -408,7 +417,9 @@ impl Answers {
     /// The same for a Service whose record ascribes addresses to this solver; they stand in for an answer that this process has not
     /// seen, confirmed when it began to lead.
     pub fn read_with(&self, source: &str, key: &Key, cluster: &Cluster, recorded: Option<Recorded<'_>>, now: Instant) -> Reading {
-        let (Some(cell), Some((terms, _))) = (self.cells.get(key), self.sources.get(source)) else { return unasked(recorded, now) };
+        let (Some(cell), Some((terms, _))) = (self.cells.get(key), self.sources.get(source)) else {
+            return unasked(recorded, now);
+        };
         let private = private_by_default(&key.solver);
         let sort = |addresses: &[IpAddr]| terms.filter.sort(addresses, private, cluster);
         let good = cell.users.get(source).and_then(Option::as_ref);
@@ -479,6 +490,7 @@ impl Cell {
             repeated: 0,
             due: None,
             in_flight: false,
+            again: None,
             users: BTreeMap::new(),
         }
     }
@@ -516,8 +528,10 @@ impl Cell {
                 Some(fresh_for.map_or_else(|| doubled(FIRST_RETRY).mul_f64(0.8 + 0.4 * jitter), later))
             }
         };
+        let limited = matches!(&outcome, Outcome::Failed(Failure { kind: FailureKind::RateLimited, .. }));
+        let again = self.again.take().filter(|_| !limited);
         self.outcome = Some(outcome);
-        due.map(|pause| now + pause)
+        due.map(|pause| now + pause).into_iter().chain(again).min()
     }
 
     /// The effective answer, by the rules of §5 in their order.
@@ -602,3 +616,6 @@ fn floor(solver: &Shared) -> Duration {
         Shared::Static(_) | Shared::DnsHostname(_) | Shared::Interface(_) => Source::SHORTEST_REFRESH,
     }
 }
+
+#[cfg(test)]
+mod tests;
