@@ -82,7 +82,8 @@ impl Filter {
             Some(Refusal::Denied)
         } else if [allow, flags_allow].into_iter().any(|list| !list.is_empty() && !within(list)) {
             Some(Refusal::NotAllowed)
-        } else if class == Class::Private && allow.is_empty() && flags_allow.is_empty() && !self.allow_private.unwrap_or(private) {
+        } else if class == Class::Private && allow.is_empty() && flags_allow.is_empty() && !self.allow_private.unwrap_or(private)
+        {
             Some(Refusal::Private)
         } else {
             None

@@ -43,7 +43,8 @@ fn split(claim: &str) -> Option<(&str, Family)> {
 
 /// Whether a claim is one of ours for the Service: it has our label, and no owner or a Service of this name, whatever its UID.
 pub fn is_ours(claim: &ClaimFacts, key: &ServiceKey) -> bool {
-    let owned = claim.owner.as_ref().is_none_or(|owner| owner.kind == "Service" && owner.api_version == "v1" && owner.name == key.name);
+    let owned =
+        claim.owner.as_ref().is_none_or(|owner| owner.kind == "Service" && owner.api_version == "v1" && owner.name == key.name);
     claim.service.as_deref() == Some(key.name.as_str()) && owned
 }
 

@@ -9,6 +9,8 @@ mod leases;
 mod publish;
 mod service;
 mod source;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

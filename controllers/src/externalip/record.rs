@@ -52,7 +52,8 @@ impl Record {
         if v != VERSION {
             return Err(Unreadable(format!("it is of version {v}, not {VERSION}")));
         }
-        let release = ReleasePolicy::from_word(&release).ok_or_else(|| Unreadable(format!("`{release}` is no release policy")))?;
+        let release =
+            ReleasePolicy::from_word(&release).ok_or_else(|| Unreadable(format!("`{release}` is no release policy")))?;
         Ok(Self { source, release, addresses, external_ips, mirrored })
     }
 

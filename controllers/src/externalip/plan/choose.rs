@@ -292,7 +292,11 @@ fn say_pool(scope: &Scope<'_>, family: Family, pool: &PoolRef) -> Said {
         };
     };
     if !claims::is_ours(claim, &scope.sight.service.key) {
-        return Said::failed(scope.sight.began, ServiceReason::ClaimConflict, format!("the claim {} is somebody else's", claim.name));
+        return Said::failed(
+            scope.sight.began,
+            ServiceReason::ClaimConflict,
+            format!("the claim {} is somebody else's", claim.name),
+        );
     }
     if claim.deleting {
         return Said::none(ServiceReason::ClaimTerminating, format!("the claim {} is going", claim.name));
@@ -328,7 +332,8 @@ fn unbound(claim: &ClaimFacts, title: &str, exists: bool) -> Said {
 fn say_merge(scope: &Scope<'_>, family: Family, parts: &[Part]) -> Said {
     let from = provenance::of(&Solver::Merge(parts.to_vec()));
     let said = put_together(family, parts, |part| say_part(scope, family, part));
-    let private = parts.iter().all(|part| !matches!(&part.solver, PartSolver::Shared(shared) if !matches!(shared, Shared::Static(_))));
+    let private =
+        parts.iter().all(|part| !matches!(&part.solver, PartSolver::Shared(shared) if !matches!(shared, Shared::Static(_))));
     let said = accept(scope, private, said);
     // What was put together before is known from the record alone.
     let before = scope.sight.recorded_from(family, &from);
@@ -348,9 +353,7 @@ fn say_merge(scope: &Scope<'_>, family: Family, parts: &[Part]) -> Said {
 /// What a part says, before anything is refused.
 fn say_part(scope: &Scope<'_>, family: Family, part: &PartSolver) -> Said {
     match part {
-        PartSolver::Shared(shared) => {
-            say_raw(scope.answers, scope.name, Key { family, solver: shared.clone() }, scope.sight.now)
-        }
+        PartSolver::Shared(shared) => say_raw(scope.answers, scope.name, Key { family, solver: shared.clone() }, scope.sight.now),
         PartSolver::LoadBalancerIngress => say_ingress(scope, family),
         PartSolver::IpPool(pool) => say_pool(scope, family, pool),
     }
@@ -376,7 +379,9 @@ pub fn put_together(family: Family, parts: &[Part], say: impl Fn(&PartSolver) ->
             }
             Answer::Pending { .. } => pending = pending.or(Some(said)),
             Answer::Empty { .. } => empty = empty.or(Some(said)),
-            Answer::Failed { .. } => failed = failed.or_else(|| Some(Said { cause: said.cause.clone().or_else(|| Some(cause())), ..said })),
+            Answer::Failed { .. } => {
+                failed = failed.or_else(|| Some(Said { cause: said.cause.clone().or_else(|| Some(cause())), ..said }))
+            }
         }
     }
     let answer = Answer::Found { addresses: vec![merged(family, bits)], fresh: all_fresh };

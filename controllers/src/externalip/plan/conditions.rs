@@ -35,16 +35,16 @@ pub fn of_service(
 ) -> (Option<Vec<Condition>>, Vec<Note>) {
     let shared = conflict.map(|(ip, other)| format!("the older Service {other} has {ip} with the same port"));
     let ready = ready.map(|ready| condition(service, READY, ready.is_true(), ready.reason.as_str(), &ready.text, now));
-    let shared = shared.map(|text| {
-        condition(service, PORT_CONFLICT, true, PortConflictReason::SharedAddressAndPort.as_str(), &text, now)
-    });
+    let shared =
+        shared.map(|text| condition(service, PORT_CONFLICT, true, PortConflictReason::SharedAddressAndPort.as_str(), &text, now));
     let new: Vec<Condition> = [ready, shared].into_iter().flatten().collect();
     let is_known = |condition: &Condition| service.conditions.contains(condition);
     if new.len() == service.conditions.len() && new.iter().all(is_known) {
         return (None, Vec::new());
     }
     let notes = new.iter().filter(|condition| !is_known(condition)).filter_map(|condition| {
-        let reason = if condition.type_ == PORT_CONFLICT { Some(ExternalIpEvent::PortConflict) } else { event(&condition.reason) };
+        let reason =
+            if condition.type_ == PORT_CONFLICT { Some(ExternalIpEvent::PortConflict) } else { event(&condition.reason) };
         Some(Note { reason: reason?, text: condition.message.clone() })
     });
     let notes = notes.collect();

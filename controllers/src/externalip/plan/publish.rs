@@ -164,7 +164,7 @@ fn record(sight: Sight<'_>, ours: Ours<'_>, wish: &Wish, kept: &BTreeSet<IpAddr>
     };
     match new.filter(|record| !record.is_blank()) {
         Some(_) if ours.unreadable && !writes => None,
-        Some(new) if sight.record == Some(&new) => None,
+        Some(new) if is_there && sight.record == Some(&new) => None,
         Some(new) => Some(RecordChange::Set(new.print())),
         None if ours.unreadable && matches!(wish, Wish::Exactly { .. }) => None,
         None => is_there.then_some(RecordChange::Remove),

@@ -227,7 +227,8 @@ fn serve(facts: &Facts<'_>, sight: Sight<'_>, known: &SourceFacts, source: &Sour
         addresses.insert(family, found);
     }
     let order = if sight.service.families.first() == Some(&Family::V6) { [Family::V6, Family::V4] } else { FAMILIES };
-    let mut all: Vec<(IpAddr, String)> = order.into_iter().flat_map(|family| addresses.remove(&family).unwrap_or_default()).collect();
+    let mut all: Vec<(IpAddr, String)> =
+        order.into_iter().flat_map(|family| addresses.remove(&family).unwrap_or_default()).collect();
     all.retain(|(ip, _)| {
         let Some(elder) = facts.cluster.elder(sight.service, *ip) else { return true };
         verdict.waits_on.insert(elder.clone());

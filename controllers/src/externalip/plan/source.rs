@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use api::externalip::reasons::{ExternalIpEvent, SolverState, SourceCondition, SourceReason};
 use api::externalip::{
-    ClusterExternalIPSourceStatus, FamilyStatus, FieldError, Host, Output, Part, PartSolver, QueryMode, Shared, Solver, SolverList,
-    SolverStatus, Source,
+    ClusterExternalIPSourceStatus, FamilyStatus, FieldError, Host, Output, Part, PartSolver, QueryMode, Shared, Solver,
+    SolverList, SolverStatus, Source,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use poolutil::Family;
@@ -37,8 +37,13 @@ pub fn terms(source: &Source, rules: &Rules) -> Terms {
 
 /// The shared solvers that are to be asked for the source: of those of which the first decides, only as many as some Service needs.
 pub fn asked(pass: &Pass<'_>, now: Now) -> BTreeSet<Key> {
-    let mut keys = BTreeSet::new();
-    let Ok(source) = &pass.source.spec else { return keys };
+    needed(pass, now).0
+}
+
+/// What is to be asked, and until when that is so without an occasion: then a Service has waited long enough for a solver of its own.
+fn needed(pass: &Pass<'_>, now: Now) -> (BTreeSet<Key>, Option<Instant>) {
+    let (mut keys, mut until) = (BTreeSet::new(), None);
+    let Ok(source) = &pass.source.spec else { return (keys, until) };
     let filter = Filter::new(&source.address_policy, pass.rules);
     let allowed: Vec<&Bound<'_>> = pass.bound.iter().filter(|bound| is_allowed(source, bound)).collect();
     for family in FAMILIES {
@@ -54,14 +59,23 @@ pub fn asked(pass: &Pass<'_>, now: Now) -> BTreeSet<Key> {
                     break;
                 }
             } else if !allowed.is_empty() {
-                needy.retain(|bound| !say_for(pass, source, &filter, bound, family, solver, now.instant).settles(now.instant));
+                needy.retain(|bound| {
+                    let said = say_for(pass, source, &filter, bound, family, solver, now.instant);
+                    let settles = said.settles(now.instant);
+                    if let Answer::Pending { since } = said.answer
+                        && settles
+                    {
+                        until = earlier(until, Some(since + PATIENCE));
+                    }
+                    !settles
+                });
                 if needy.is_empty() {
                     break;
                 }
             }
         }
     }
-    keys
+    (keys, until)
 }
 
 fn is_allowed(source: &Source, bound: &Bound<'_>) -> bool {
@@ -122,11 +136,11 @@ struct SaidToAll {
 fn shared(pass: &Pass<'_>, filter: &Filter, family: Family, solver: &Solver, now: Instant) -> SaidToAll {
     let name = &pass.source.name;
     match solver {
-        Solver::Shared(shared) => {
-            of_reading(pass.answers.read(name, &Key { family, solver: shared.clone() }, pass.cluster, now))
-        }
+        Solver::Shared(shared) => of_reading(pass.answers.read(name, &Key { family, solver: shared.clone() }, pass.cluster, now)),
         Solver::Merge(parts) => merged(pass, filter, family, parts, now),
-        Solver::LoadBalancerIngress | Solver::IpPool(_) => nothing(Said::new(Answer::Pending { since: now }), SolverState::PerService),
+        Solver::LoadBalancerIngress | Solver::IpPool(_) => {
+            nothing(Said::new(Answer::Pending { since: now }), SolverState::PerService)
+        }
     }
 }
 
@@ -260,7 +274,7 @@ fn valid(
 ) -> (ClusterExternalIPSourceStatus, Standing, Option<Instant>) {
     let filter = Filter::new(&source.address_policy, pass.rules);
     let mut status = ClusterExternalIPSourceStatus::default();
-    let (mut yields, mut failing, mut refused, mut until) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (mut yields, mut failing, mut refused, mut until) = (Vec::new(), Vec::new(), Vec::new(), needed(pass, now).1);
     for family in FAMILIES {
         let Some(list) = source.list(family) else { continue };
         let old = if family == Family::V4 { &old.ipv4 } else { &old.ipv6 };
@@ -276,11 +290,8 @@ fn valid(
     status.services = i64::try_from(allowed).ok();
     let (is_ready, reason, text) = readiness(&yields);
     let loops = loops(pass, source);
-    let trouble = [
-        (SourceReason::SolverFailing, &failing),
-        (SourceReason::AddressRefused, &refused),
-        (SourceReason::PossibleLoop, &loops),
-    ];
+    let trouble =
+        [(SourceReason::SolverFailing, &failing), (SourceReason::AddressRefused, &refused), (SourceReason::PossibleLoop, &loops)];
     let worst = trouble.iter().find(|(_, texts)| !texts.is_empty()).map(|(reason, _)| *reason);
     let texts: Vec<String> = trouble.into_iter().flat_map(|(_, texts)| texts).cloned().collect();
     let degraded = worst.unwrap_or(SourceReason::AllSolversHealthy);
@@ -310,7 +321,8 @@ fn write(
 }
 
 fn readiness(yields: &[(Family, Yield)]) -> (bool, SourceReason, String) {
-    let of = |wanted: Yield| yields.iter().filter(|(_, is)| *is == wanted).map(|(family, _)| family.to_string()).collect::<Vec<_>>();
+    let of =
+        |wanted: Yield| yields.iter().filter(|(_, is)| *is == wanted).map(|(family, _)| family.to_string()).collect::<Vec<_>>();
     let (found, per_service, pending, nothing) =
         (of(Yield::Addresses), of(Yield::PerService), of(Yield::Pending), of(Yield::Nothing));
     if !nothing.is_empty() && found.is_empty() && per_service.is_empty() && pending.is_empty() {
@@ -326,7 +338,14 @@ fn readiness(yields: &[(Family, Yield)]) -> (bool, SourceReason, String) {
     }
 }
 
-fn report(pass: &Pass<'_>, filter: &Filter, family: Family, list: &SolverList, old: Option<&FamilyStatus>, now: Now) -> FamilyReport {
+fn report(
+    pass: &Pass<'_>,
+    filter: &Filter,
+    family: Family,
+    list: &SolverList,
+    old: Option<&FamilyStatus>,
+    now: Now,
+) -> FamilyReport {
     let path = if family == Family::V4 { "ipv4" } else { "ipv6" };
     let mut addresses: Vec<IpAddr> = Vec::new();
     let (mut solvers, mut failing, mut refused, mut until) = (Vec::new(), Vec::new(), Vec::new(), None);
@@ -426,7 +445,8 @@ fn loops(pass: &Pass<'_>, source: &Source) -> Vec<String> {
         }
     }
     let named = |host: &String| {
-        let mut services = pass.bound.iter().filter(|bound| bound.service.hostnames.contains(host)).map(|bound| &bound.service.key);
+        let mut services =
+            pass.bound.iter().filter(|bound| bound.service.hostnames.contains(host)).map(|bound| &bound.service.key);
         services.next().map(|key| format!("{host} is published for the Service {key}, which gets its addresses from it"))
     };
     hosts.iter().filter_map(named).collect()
@@ -453,7 +473,9 @@ fn notes(old: &ClusterExternalIPSourceStatus, new: &ClusterExternalIPSourceStatu
     if before != after {
         match &after {
             Some((true, reason, text)) => notes.extend(degraded(reason).map(|reason| Note { reason, text: text.clone() })),
-            Some((false, ..)) if before.is_some_and(|(degraded, reason, _)| degraded && reason == SourceReason::SolverFailing.as_str()) => {
+            Some((false, ..))
+                if before.is_some_and(|(degraded, reason, _)| degraded && reason == SourceReason::SolverFailing.as_str()) =>
+            {
                 let text = "all solvers answer again".to_owned();
                 notes.push(Note { reason: ExternalIpEvent::SolverRecovered, text });
             }
