@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use poolutil::Family;
+use poolutil::{Class, Family, class};
 use rtnetlink::{
     Handle, MulticastGroup, new_connection, new_multicast_connection,
     packet_route::{
@@ -92,7 +92,7 @@ async fn index_of(handle: &Handle, name: &str) -> Result<u32, Failure> {
     link.map(|link| link.header.index).ok_or_else(missing)
 }
 
-/// The address in a message, unless it is about to go, not ready, or a passing one.
+/// The address in a message, unless it is about to go, not ready, a passing one, or of no use outside this machine or link.
 fn usable(message: &AddressMessage) -> Option<IpAddr> {
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     let (mut local, mut address) = (None, None);
@@ -110,7 +110,9 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
         IpAddr::V4(_) => AddressFlags::empty(),
         IpAddr::V6(_) => AddressFlags::Tentative | AddressFlags::Deprecated | AddressFlags::Dadfailed | TEMPORARY,
     };
-    (!flags.intersects(unsteady)).then_some(ip)
+    // Every interface has a link-local address. It would be the last one, and so the one that a merge takes.
+    let is_reached_from_afar = class(ip) != Class::Never;
+    (is_reached_from_afar && !flags.intersects(unsteady)).then_some(ip)
 }
 
 async fn listen(teller: watch::Sender<()>) {
