@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::externalip::{Host, Shared, Source};
-use poolutil::Family;
+use poolutil::{Family, class};
 
 use super::accept::{Accepted, Filter, Refusal};
 use super::cluster::Cluster;
@@ -254,13 +254,14 @@ pub fn known(key: &Key) -> Option<Outcome> {
     Some(if listed.is_empty() { Outcome::Empty(reason) } else { limited(listed) })
 }
 
-/// The numerically smallest 32 where there are more.
+/// The numerically smallest 32 where there are more; those that may least be published go first.
 pub fn limited(mut addresses: Vec<IpAddr>) -> Outcome {
     const MOST: usize = 32;
     let truncated = addresses.len() > MOST;
     if truncated {
-        addresses.sort_unstable();
+        addresses.sort_unstable_by_key(|ip| (std::cmp::Reverse(class(*ip)), *ip));
         addresses.truncate(MOST);
+        addresses.sort_unstable();
     }
     Outcome::Found { addresses, truncated }
 }

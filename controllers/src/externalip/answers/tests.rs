@@ -60,3 +60,12 @@ fn a_wish_for_fresh_answers_does_not_shorten_a_pause_that_a_service_has_asked_fo
     answers.refresh("public", begun + seconds(10.0));
     assert_eq!(answers.next_due(), Some(begun + seconds(900.0)));
 }
+
+#[test]
+fn of_too_many_addresses_the_smallest_public_ones_stay() {
+    let private = (0..40).map(|last| IpAddr::from([10, 0, 0, last]));
+    let public = (0..20).map(|last| IpAddr::from([203, 0, 113, last]));
+    let expected = private.clone().take(12).chain(public.clone()).collect();
+    let all = public.chain(private).collect();
+    assert_eq!(limited(all), Outcome::Found { addresses: expected, truncated: true });
+}
