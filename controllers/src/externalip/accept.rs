@@ -90,3 +90,60 @@ impl Filter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(allow_private: Option<bool>, allow: &[&str], deny: &[&str]) -> Filter {
+        let cidrs = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
+        Filter { allow_private, source: (cidrs(allow), cidrs(deny)), flags: (Vec::new(), Vec::new()) }
+    }
+
+    #[test]
+    fn each_address_is_judged_by_its_class_and_the_lists() {
+        use Refusal::{Denied, Never, NotAllowed, Private};
+        for (filter, ip, private, refusal) in [
+            (filter(None, &[], &[]), "203.0.113.7", false, None),
+            (filter(None, &[], &[]), "10.0.0.1", false, Some(Private)),
+            (filter(None, &[], &[]), "10.0.0.1", true, None),
+            (filter(Some(false), &[], &[]), "10.0.0.1", true, Some(Private)),
+            (filter(Some(true), &[], &[]), "fd00::1", false, None),
+            (filter(Some(true), &["0.0.0.0/0"], &[]), "127.0.0.1", true, Some(Never)),
+            (filter(None, &[], &[]), "::ffff:203.0.113.7", false, Some(Never)),
+            (filter(None, &["10.0.0.0/8"], &[]), "10.0.0.1", false, None),
+            (filter(Some(false), &["10.0.0.0/8"], &[]), "10.0.0.1", false, None),
+            (filter(None, &["10.0.0.0/8"], &[]), "203.0.113.7", false, Some(NotAllowed)),
+            (filter(None, &["10.0.0.0/8"], &["10.0.0.0/24"]), "10.0.0.1", false, Some(Denied)),
+            (filter(None, &[], &["203.0.113.0/24"]), "203.0.113.7", false, Some(Denied)),
+        ] {
+            assert_eq!(filter.refusal(ip.parse().unwrap(), private, &Cluster::default()), refusal, "{ip} by {filter:?}");
+        }
+    }
+
+    #[test]
+    fn the_flags_lists_apply_on_top_of_the_sources() {
+        let all = Filter {
+            flags: (vec!["203.0.113.0/24".parse().unwrap()], vec!["203.0.113.8/32".parse().unwrap()]),
+            ..filter(None, &["203.0.113.0/25", "198.51.100.0/24"], &[])
+        };
+        let refusal = |text: &str| all.refusal(text.parse().unwrap(), false, &Cluster::default());
+        assert_eq!(refusal("203.0.113.7"), None);
+        assert_eq!(refusal("203.0.113.8"), Some(Refusal::Denied));
+        assert_eq!(refusal("203.0.113.200"), Some(Refusal::NotAllowed), "the source does not allow it");
+        assert_eq!(refusal("198.51.100.7"), Some(Refusal::NotAllowed), "the flags do not allow it");
+    }
+
+    #[test]
+    fn what_the_cluster_uses_itself_is_never_published() {
+        let mut cluster = Cluster::default();
+        cluster.set_service_cidrs(vec!["203.0.113.0/28".parse().unwrap()]);
+        let sorted =
+            filter(Some(true), &[], &[]).sort(&["203.0.113.7", "203.0.113.77"].map(|text| text.parse().unwrap()), true, &cluster);
+        let expected = Accepted {
+            addresses: vec!["203.0.113.77".parse().unwrap()],
+            refused: vec![("203.0.113.7".parse().unwrap(), Refusal::Never)],
+        };
+        assert_eq!(sorted, expected);
+    }
+}

@@ -85,3 +85,31 @@ pub fn owner(service: &ServiceFacts) -> Value {
         "blockOwnerDeletion": false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use api::PoolKind;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_is_named_after_service_family_and_pool() {
+        let pool = |kind, name: &str| PoolRef { kind, name: name.to_owned() };
+        let public = pool(PoolKind::GlobalInClusterIPPool, "public-v4");
+        assert_eq!(name("web", Family::V4, &public), "web-ext4-6aa21bf7");
+        assert_eq!(name("web", Family::V6, &public), "web-ext6-6aa21bf7");
+        assert_ne!(name("web", Family::V4, &pool(PoolKind::InClusterIPPool, "public-v4")), "web-ext4-6aa21bf7");
+    }
+
+    #[test]
+    fn the_service_of_a_claim_is_the_labels_or_its_names() {
+        assert_eq!(service_of("web-ext4-6aa21bf7", None), Some("web"));
+        assert_eq!(service_of("a-ext4-b-ext6-6aa21bf7", None), Some("a-ext4-b"));
+        assert_eq!(service_of("web-ext4-6aa21bf7", Some("other")), Some("other"));
+        for other in
+            ["web", "web-ext5-6aa21bf7", "web-ext4-6aa21bf", "web-ext4-6aa21bfg", "web-ext46aa21bf7", "web-ext4-6AA21BF7"]
+        {
+            assert_eq!(service_of(other, None), None, "{other}");
+        }
+    }
+}

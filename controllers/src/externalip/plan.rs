@@ -3,6 +3,7 @@
 //! Both are total functions over values. The driver carries out the steps in their order; a step that fails ends the pass, the
 //! failure is remembered as a [`Trouble`](super::facts::Trouble), and the next plan goes on without the output concerned.
 
+mod asking;
 pub mod choose;
 mod conditions;
 mod leases;
@@ -25,7 +26,8 @@ use serde_json::Value;
 use super::facts::ServiceKey;
 
 pub use self::service::{service, source_name};
-pub use self::source::{asked, source, terms};
+pub use self::asking::{asked, terms};
+pub use self::source::source;
 
 /// What to do about a Service.
 #[derive(Debug, Clone, Default, PartialEq)]

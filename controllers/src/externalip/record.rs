@@ -69,3 +69,63 @@ impl Record {
         serde_json::to_string(&form).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = concat!(
+        r#"{"v":1,"source":"public","release":"Release","addresses":{"198.51.100.7":"dnsHostname/gw.example.net"},"#,
+        r#""externalIPs":["198.51.100.7"],"mirrored":[]}"#,
+    );
+
+    fn record() -> Record {
+        let ip: IpAddr = "198.51.100.7".parse().unwrap();
+        Record {
+            source: "public".to_owned(),
+            release: ReleasePolicy::Release,
+            addresses: BTreeMap::from([(ip, "dnsHostname/gw.example.net".to_owned())]),
+            external_ips: BTreeSet::from([ip]),
+            mirrored: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_is_written() {
+        assert_eq!(record().print(), TEXT);
+        assert_eq!(Record::parse(TEXT), Ok(record()));
+        let more = Record {
+            release: ReleasePolicy::Retain,
+            mirrored: ["2001:db8::7", "203.0.113.7"].map(|text| text.parse().unwrap()).into(),
+            ..record()
+        };
+        assert_eq!(Record::parse(&more.print()), Ok(more.clone()));
+        assert!(more.print().ends_with(r#""mirrored":["203.0.113.7","2001:db8::7"]}"#), "IPv4 first: {}", more.print());
+    }
+
+    #[test]
+    fn blanks_and_order_do_not_matter() {
+        let text = TEXT.replace(",\"mirrored\":[]", "").replace('{', "{ ").replacen("{ ", "{\"mirrored\": [],\n", 1);
+        assert_eq!(Record::parse(&text), Ok(record()), "{text}");
+    }
+
+    #[test]
+    fn what_was_edited_by_hand_is_told_from_what_we_wrote() {
+        for text in [
+            "",
+            "null",
+            "{}",
+            "garbage",
+            &TEXT[1..],
+            &TEXT.replace("\"v\":1", "\"v\":2"),
+            &TEXT.replace("\"v\":1,", ""),
+            &TEXT.replace("Release", "Forget"),
+            &TEXT.replace("198.51.100.7", "198.51.100.007"),
+            &TEXT.replace("198.51.100.7", "gw.example.net"),
+            &TEXT.replace("\"mirrored\"", "\"mirror\""),
+            &TEXT.replace("\"mirrored\":[]", "\"mirrored\":[],\"more\":1"),
+        ] {
+            assert!(Record::parse(text).is_err(), "{text}");
+        }
+    }
+}

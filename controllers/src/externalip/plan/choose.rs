@@ -269,7 +269,8 @@ fn say_ingress(scope: &Scope<'_>, family: Family) -> Said {
     if ips.is_empty() {
         return Said::none(ServiceReason::NoAddress, format!("the load balancer status has no {family} address"));
     }
-    Said { until, ..Said::new(Answer::fresh(ips)) }
+    // What lingers is about to go, so the next solver is asked in time.
+    Said { until, ..Said::new(Answer::Found { addresses: ips, fresh: until.is_none() }) }
 }
 
 /// Whether pools are asked for addresses of the family.

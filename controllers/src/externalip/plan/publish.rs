@@ -270,3 +270,49 @@ fn status(sight: Sight<'_>, wish: &Wish, memory: &Memory, published: &mut Publis
     }
     step
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ip() -> impl Strategy<Value = IpAddr> {
+        (0..6_u8).prop_map(|last| IpAddr::from([203, 0, 113, last]))
+    }
+
+    fn entry() -> impl Strategy<Value = String> {
+        prop_oneof![
+            ip().prop_map(|ip| ip.to_string()),
+            ip().prop_map(|ip| ip.to_string().replace("203.0", "203.00")),
+            "\\PC{0,8}"
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_entries_of_any_text_stay_in_order_before_ours(
+            list in vec(entry(), 0..8),
+            ours in btree_set(ip(), 0..4),
+            new in btree_set(ip(), 0..4),
+        ) {
+            let parsed = |text: &String| text.parse::<IpAddr>().ok().filter(|ip| ours.contains(ip));
+            let foreign: Vec<&String> = list.iter().filter(|text| parsed(text).is_none()).collect();
+            let new: Vec<IpAddr> = new.into_iter().filter(|ip| !foreign.iter().any(|text| text.parse() == Ok(*ip))).collect();
+            let after = rewritten(&list, |ip| ours.contains(ip), &new, false);
+            let expected: Vec<String> = foreign.into_iter().cloned().chain(new.iter().map(ToString::to_string)).collect();
+            prop_assert_eq!(&after, &expected);
+            let again = rewritten(&after, |ip| new.contains(ip), &new, false);
+            prop_assert_eq!(again, after);
+        }
+
+        #[test]
+        fn what_goes_leaves_the_rest_where_it_is(list in vec(entry(), 0..8), ours in btree_set(ip(), 0..4), gone in btree_set(ip(), 0..4)) {
+            let kept: Vec<IpAddr> = ours.difference(&gone).copied().collect();
+            let after = rewritten(&list, |ip| ours.contains(ip), &kept, true);
+            let goes = |text: &String| text.parse::<IpAddr>().is_ok_and(|ip| ours.contains(&ip) && gone.contains(&ip));
+            prop_assert_eq!(after, list.iter().filter(|text| !goes(text)).cloned().collect::<Vec<_>>());
+        }
+    }
+}

@@ -15,6 +15,9 @@ fn a_solver_behind_one_that_depends_on_the_service_is_asked_if_a_service_needs_i
     assert_eq!(asks(&scene), Vec::<String>::new());
     scene.edit(|service| service.ingress.clear());
     assert_eq!(asks(&scene), ["gw.example.net"]);
+    let lingering = crate::externalip::facts::Lingering { ips: vec![ip("203.0.113.9")], since: scene.now.instant };
+    scene.edit(|service| service.lingering = Some(lingering));
+    assert_eq!(asks(&scene), ["gw.example.net"], "it is about to be needed");
     scene.service = None;
     assert_eq!(asks(&scene), ["gw.example.net"], "for the source's own status");
 }
