@@ -65,7 +65,7 @@ impl From<ObjectRef> for ObjectReference {
 }
 
 /// Whether a person should be worried.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Severity {
     /// No.
     Normal,
@@ -102,7 +102,7 @@ impl Events {
             leadership,
             metrics,
             notices,
-            filter: Filter::new(Instant::now()),
+            filter: Filter::new(),
             instance: hostname().chars().take(128).collect(),
         };
         (events, writer)
@@ -225,16 +225,17 @@ enum Verdict {
     TooMany,
 }
 
-/// Lets 50 events through, then 5 a second, and a repetition only after five minutes.
+/// Lets 50 events through, then 5 a second, and a repetition only after five minutes. Each kind of object has a limit of its own, and
+/// warnings another one, so that what goes well for a thousand objects does not drown what goes wrong for one.
 #[derive(Debug)]
 struct Filter {
-    bucket: Bucket,
+    buckets: HashMap<(String, Severity), Bucket>,
     written: HashMap<(ObjectRef, &'static str), (u64, Instant)>,
 }
 
 impl Filter {
-    fn new(now: Instant) -> Self {
-        Self { bucket: Bucket::new(BURST, PER_SECOND, now), written: HashMap::new() }
+    fn new() -> Self {
+        Self { buckets: HashMap::new(), written: HashMap::new() }
     }
 
     fn decide(&mut self, notice: &Notice, now: Instant) -> Verdict {
@@ -249,7 +250,8 @@ impl Filter {
         {
             return Verdict::Repetition;
         }
-        if !self.bucket.try_take(now) {
+        let limit = (notice.object.kind.clone(), notice.severity);
+        if !self.buckets.entry(limit).or_insert_with(|| Bucket::new(BURST, PER_SECOND, now)).try_take(now) {
             return Verdict::TooMany;
         }
         if self.written.len() >= REMEMBERED {
@@ -284,7 +286,7 @@ mod tests {
     #[test]
     fn the_same_event_is_written_again_only_after_five_minutes_or_with_another_text() {
         let start = Instant::now();
-        let mut filter = Filter::new(start);
+        let mut filter = Filter::new();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(filter.decide(&notice("a", "full"), at(0)), Verdict::Write);
         assert_eq!(filter.decide(&notice("a", "full"), at(299)), Verdict::Repetition);
@@ -296,13 +298,27 @@ mod tests {
     #[test]
     fn fifty_events_pass_at_once_then_five_a_second() {
         let start = Instant::now();
-        let mut filter = Filter::new(start);
+        let mut filter = Filter::new();
         let passed = |filter: &mut Filter, prefix: &str, now| {
             let names = (0..100).map(|number| format!("{prefix}{number}"));
             names.filter(|name| filter.decide(&notice(name, "full"), now) == Verdict::Write).count()
         };
         assert_eq!(passed(&mut filter, "a", start), 50);
         assert_eq!(passed(&mut filter, "b", start + Duration::from_secs(1)), 5);
+    }
+
+    #[test]
+    fn a_flood_of_one_sort_drowns_no_other() {
+        let now = Instant::now();
+        let mut filter = Filter::new();
+        for number in 0..100 {
+            filter.decide(&Notice { severity: Severity::Normal, ..notice(&format!("a{number}"), "bound") }, now);
+        }
+        let normal = Notice { severity: Severity::Normal, ..notice("b", "bound") };
+        let mut service = normal.clone();
+        service.object.kind = "Service".to_owned();
+        let verdicts = [normal, notice("b", "full"), service].map(|notice| filter.decide(&notice, now));
+        assert_eq!(verdicts, [Verdict::TooMany, Verdict::Write, Verdict::Write]);
     }
 
     #[test]
