@@ -333,6 +333,12 @@ impl World {
         self.outbox.push(Wake::Service(slot));
     }
 
+    /// Asks for a pass over a Service and one over its source: what a Service gets of its own decides which solvers must be asked.
+    fn wake_with_source(&mut self, slot: Slot) {
+        self.outbox.extend(self.entry(slot).and_then(|entry| entry.source).map(Wake::Source));
+        self.wake(slot);
+    }
+
     fn wake_key(&mut self, key: &ServiceKey) {
         self.outbox.extend(self.index.get(key).map(|slot| Wake::Service(*slot)));
     }

@@ -66,7 +66,7 @@ impl World {
             entry.claims.push(claim);
             entry.claims.sort_by(|one, other| one.name.cmp(&other.name));
         }
-        self.wake(slot);
+        self.wake_with_source(slot);
     }
 
     fn drop_claim(&mut self, key: &ServiceKey) {
@@ -76,7 +76,7 @@ impl World {
             entry.claims.retain(|claim| claim.name != key.name);
             entry.motion.deliver_claim(&key.name, None);
         }
-        self.wake(slot);
+        self.wake_with_source(slot);
         self.sweep(slot);
     }
 
@@ -115,7 +115,7 @@ impl World {
             // Before the claim says that it is bound, its address is not to be used: another manager may have to give it back.
             claim.address = address.filter(|_| bound);
         }
-        self.wake(slot);
+        self.wake_with_source(slot);
     }
 
     /// Takes in an event of the watch of one kind of pools.
