@@ -50,6 +50,8 @@ struct Verdict {
     addresses: Vec<IpAddr>,
     /// An address it shares with an older Service.
     conflict: Option<(IpAddr, ServiceKey)>,
+    /// Whether what was said before stands.
+    silent: bool,
     waits_on: BTreeSet<ServiceKey>,
     until: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl Verdict {
             remarks: Vec::new(),
             addresses: Vec::new(),
             conflict: None,
+            silent: false,
             waits_on: BTreeSet::new(),
             until: None,
         }
@@ -187,7 +190,10 @@ fn lost(facts: &Facts<'_>, sight: Sight<'_>, name: &str) -> Verdict {
         return Verdict { cause, ..leave(sight, sight.record.map(|record| record.release)) };
     }
     let until = (sight.record.is_some() || sight.our_claims().next().is_some()).then_some(end);
-    Verdict { cause, claims: None, until, ..Verdict::without(lapsed(sight), false) }
+    let gone = lapsed(sight);
+    // A source that comes back in time shall have changed nothing.
+    let silent = gone.is_empty() && sight.record.is_some_and(|record| record.source == name);
+    Verdict { cause, claims: None, silent, until, ..Verdict::without(gone, false) }
 }
 
 /// A Service with a source.
@@ -293,7 +299,11 @@ fn assemble(facts: &Facts<'_>, sight: Sight<'_>, source: Option<&Source>, verdic
     let claims = upkeep::of_service(facts, sight, source, verdict.claims.as_deref(), &verdict.addresses);
     let leaves = matches!(verdict.wish, Wish::Without { forget: true, .. });
     let ready = ready(sight, &verdict, unreadable, failures, &reached);
-    let (conditions, mut notes) = conditions::of_service(sight.service, ready.as_ref(), verdict.conflict.as_ref(), now.wall);
+    let (conditions, mut notes) = if verdict.silent {
+        (None, Vec::new())
+    } else {
+        conditions::of_service(sight.service, ready.as_ref(), verdict.conflict.as_ref(), now.wall)
+    };
     notes.splice(0..0, news(sight, &verdict, patch.is_some() || target.is_some() || status.is_some()));
     notes.extend(once(facts, sight, ready.is_some()));
 
