@@ -193,9 +193,9 @@ impl Answers {
         for key in keys {
             let key = self.cells.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| key.clone());
             let cell = self.cells.entry(key.clone()).or_insert_with(|| Cell::new(&key, now));
-            let user = cell.users.entry(source.clone()).or_default();
+            let last_good = cell.users.entry(source.clone()).or_default();
             if let Some(good) = accepted(cell.outcome.as_ref(), cell.good.as_ref(), &key, terms, cluster) {
-                *user = Some(good);
+                *last_good = Some(good);
             }
             let answered = matches!(cell.outcome, Some(Outcome::Found { .. } | Outcome::Empty(_)));
             let paced = terms.refresh_interval.filter(|_| answered).map(|pace| cell.ended + pace.max(floor(&key.solver)));
@@ -415,16 +415,23 @@ fn essence(reading: &Reading) -> (u8, &[IpAddr]) {
     }
 }
 
-/// What a source's status shows.
-fn shown(reading: &Reading) -> (Option<&Failure>, u8, &[IpAddr], &[(IpAddr, Refusal)], bool) {
-    let (failure, doubt) = match &reading.effective {
-        Effective::Held(_, Why::Failing(failure)) => (Some(failure), 1),
-        Effective::Held(_, Why::Doubtful) => (None, 2),
-        Effective::Held(_, Why::Unasked) => (None, 3),
-        Effective::Failed { failure, .. } => (Some(failure), 0),
-        Effective::Fresh(_) | Effective::Pending { .. } | Effective::Empty { .. } => (None, 0),
+/// What a source's status shows besides the addresses.
+#[derive(PartialEq)]
+struct Shown<'a> {
+    failure: Option<&'a Failure>,
+    why: Option<std::mem::Discriminant<Why>>,
+    refused: &'a [(IpAddr, Refusal)],
+    truncated: bool,
+}
+
+fn shown(reading: &Reading) -> Shown<'_> {
+    let (failure, why) = match &reading.effective {
+        Effective::Held(_, why @ Why::Failing(failure)) => (Some(failure), Some(std::mem::discriminant(why))),
+        Effective::Held(_, why @ (Why::Doubtful | Why::Unasked)) => (None, Some(std::mem::discriminant(why))),
+        Effective::Failed { failure, .. } => (Some(failure), None),
+        Effective::Fresh(_) | Effective::Pending { .. } | Effective::Empty { .. } => (None, None),
     };
-    (failure, doubt, essence(reading).1, &reading.refused, reading.truncated)
+    Shown { failure, why, refused: &reading.refused, truncated: reading.truncated }
 }
 
 /// Whether a solver may give private addresses where nobody says anything.

@@ -19,7 +19,7 @@ type Place = (IpAddr, u16, String);
 /// What is in use in the cluster.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    cluster_ips: HashMap<IpAddr, usize>,
+    service_ips: HashMap<IpAddr, usize>,
     service_cidrs: Vec<Cidr>,
     places: HashMap<Place, BTreeSet<Claimant>>,
 }
@@ -34,13 +34,13 @@ impl Cluster {
 
     /// Whether the cluster itself uses the address: it is a Service's cluster IP, or may become one.
     pub fn uses(&self, ip: IpAddr) -> bool {
-        self.cluster_ips.contains_key(&ip) || self.service_cidrs.iter().any(|cidr| cidr.contains(ip))
+        self.service_ips.contains_key(&ip) || self.service_cidrs.iter().any(|cidr| cidr.contains(ip))
     }
 
     /// Puts a Service in; the one it replaces must have been taken out.
     pub fn insert(&mut self, service: &ServiceFacts) -> BTreeSet<ServiceKey> {
         for ip in &service.cluster_ips {
-            *self.cluster_ips.entry(*ip).or_default() += 1;
+            *self.service_ips.entry(*ip).or_default() += 1;
         }
         let mut others = BTreeSet::new();
         for place in places(service) {
@@ -54,10 +54,10 @@ impl Cluster {
     /// Takes a Service out as it was put in.
     pub fn remove(&mut self, service: &ServiceFacts) -> BTreeSet<ServiceKey> {
         for ip in &service.cluster_ips {
-            if let Some(count) = self.cluster_ips.get_mut(ip) {
+            if let Some(count) = self.service_ips.get_mut(ip) {
                 *count -= 1;
                 if *count == 0 {
-                    self.cluster_ips.remove(ip);
+                    self.service_ips.remove(ip);
                 }
             }
         }

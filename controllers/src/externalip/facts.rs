@@ -221,7 +221,7 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// A ClusterExternalIPSource.
+/// A `ClusterExternalIPSource`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceFacts {
     /// Its name.

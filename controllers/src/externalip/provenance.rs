@@ -14,7 +14,9 @@ pub const POOL: &str = "ipPool/";
 
 /// The first eight hexadecimal digits of the text's SHA-256.
 pub fn eight_hex(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    let digest = digest(&SHA256, text.as_bytes());
+    let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{first:08x}")
 }
 
 /// The word for addresses that the solver gives.

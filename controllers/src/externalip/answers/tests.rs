@@ -122,11 +122,12 @@ fn none() -> Outcome {
     Outcome::Empty("no such record".to_owned())
 }
 
+/// What happened, at which second; then at which second and with what in the record it is read, as what.
+type Row<'a> = (&'a str, &'a [(u64, Outcome)], u64, &'a [&'a str], &'a str);
+
 #[test]
 fn the_effective_answer_follows_the_last_good_one_and_the_outcomes_since() {
     let (a, b) = ("203.0.113.7", "203.0.113.8");
-    // What happened, at which second; then at which second and with what in the record it is read, as what.
-    type Row<'a> = (&'a str, &'a [(u64, Outcome)], u64, &'a [&'a str], &'a str);
     let rows: [Row<'_>; 17] = [
         ("1: found", &[(1, good(a))], 2, &[], "fresh [203.0.113.7]"),
         ("1: found, whatever is recorded", &[(1, good(a))], 2, &[b], "fresh [203.0.113.7]"),

@@ -179,7 +179,7 @@ fn of_reading(reading: Reading) -> SaidToAll {
 
 fn merged(pass: &Pass<'_>, filter: &Filter, family: Family, parts: &[Part], now: Instant) -> SaidToAll {
     let said = put_together(family, parts, |part| match part {
-        PartSolver::Shared(shared) => say_raw(pass.answers, &pass.source.name, Key { family, solver: shared.clone() }, now),
+        PartSolver::Shared(shared) => say_raw(pass.answers, &pass.source.name, &Key { family, solver: shared.clone() }, now),
         PartSolver::LoadBalancerIngress | PartSolver::IpPool(_) => Said::new(Answer::Pending { since: now }),
     });
     let text = said.cause.clone().map_or_else(|| "a part fails".to_owned(), |(_, text)| text);

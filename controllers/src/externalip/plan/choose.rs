@@ -284,9 +284,9 @@ fn say_pool(scope: &Scope<'_>, family: Family, pool: &PoolRef) -> Said {
         return Said::none(ServiceReason::NoAddress, format!("the Service has no {family}, so that {title} is not asked"));
     }
     let Some(claim) = scope.sight.claim(family, pool) else {
-        return match pool_family(scope, pool) {
+        return match pool_facts(scope, pool) {
             None => Said::none(ServiceReason::PoolNotFound, format!("{title} does not exist")),
-            Some(Some(other)) if other != family => {
+            Some(known) if known.family.is_some_and(|other| other != family) => {
                 Said::failed(scope.sight.began, ServiceReason::NoAddress, format!("{title} has no {family} addresses"))
             }
             Some(_) => Said::new(Answer::Pending { since: scope.sight.now }),
@@ -306,13 +306,13 @@ fn say_pool(scope: &Scope<'_>, family: Family, pool: &PoolRef) -> Said {
         Some(ip) if Family::of(ip) == family => Said::new(Answer::fresh(vec![ip])),
         Some(_) => Said::failed(scope.sight.began, ServiceReason::NoAddress, format!("{title} has no {family} addresses")),
         None if scope.sight.now < claim.seen + PATIENCE => Said::new(Answer::Pending { since: claim.seen }),
-        None => unbound(claim, &title, pool_family(scope, pool).is_some()),
+        None => unbound(claim, &title, pool_facts(scope, pool).is_some()),
     }
 }
 
-/// Whether the pool exists, and its family as far as that can be said.
-fn pool_family(scope: &Scope<'_>, pool: &PoolRef) -> Option<Option<Family>> {
-    scope.pools.iter().find(|known| known.pool == *pool).map(|known| known.family)
+/// The pool, if it exists.
+fn pool_facts<'a>(scope: &Scope<'a>, pool: &PoolRef) -> Option<&'a PoolFacts> {
+    scope.pools.iter().find(|known| known.pool == *pool)
 }
 
 /// A claim that waits for long: the next solver may be asked, and the claim stays in the queue of its pool.
@@ -354,15 +354,17 @@ fn say_merge(scope: &Scope<'_>, family: Family, parts: &[Part]) -> Said {
 /// What a part says, before anything is refused.
 fn say_part(scope: &Scope<'_>, family: Family, part: &PartSolver) -> Said {
     match part {
-        PartSolver::Shared(shared) => say_raw(scope.answers, scope.name, Key { family, solver: shared.clone() }, scope.sight.now),
+        PartSolver::Shared(shared) => {
+            say_raw(scope.answers, scope.name, &Key { family, solver: shared.clone() }, scope.sight.now)
+        }
         PartSolver::LoadBalancerIngress => say_ingress(scope, family),
         PartSolver::IpPool(pool) => say_pool(scope, family, pool),
     }
 }
 
 /// What a shared part says.
-pub fn say_raw(answers: &Answers, source: &str, key: Key, now: Instant) -> Said {
-    translate(answers.raw(source, &key, now))
+pub fn say_raw(answers: &Answers, source: &str, key: &Key, now: Instant) -> Said {
+    translate(answers.raw(source, key, now))
 }
 
 /// The last address of each part under its mask; the part that is worst off decides if that cannot be.
@@ -381,7 +383,7 @@ pub fn put_together(family: Family, parts: &[Part], say: impl Fn(&PartSolver) ->
             Answer::Pending { .. } => pending = pending.or(Some(said)),
             Answer::Empty { .. } => empty = empty.or(Some(said)),
             Answer::Failed { .. } => {
-                failed = failed.or_else(|| Some(Said { cause: said.cause.clone().or_else(|| Some(cause())), ..said }))
+                failed = failed.or_else(|| Some(Said { cause: said.cause.clone().or_else(|| Some(cause())), ..said }));
             }
         }
     }

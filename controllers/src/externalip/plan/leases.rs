@@ -90,20 +90,13 @@ impl<'a> Sight<'a> {
         } else if from.starts_with(provenance::POOL) {
             self.our_claims().any(|claim| !claim.deleting && claim.address == Some(ip))
         } else if from.starts_with(provenance::MERGE_LEASED) {
-            match self.merge(source, family, from) {
+            match merge(source, family, from) {
                 Some(parts) => parts.iter().all(|part| self.part_lasts(family, &part.solver)),
                 None => self.any_lease_lasts(family),
             }
         } else {
             true
         }
-    }
-
-    fn merge<'s>(self, source: Option<&'s Source>, family: Family, from: &str) -> Option<&'s [Part]> {
-        source?.list(family)?.solvers.iter().find_map(|solver| match solver {
-            Solver::Merge(parts) if provenance::of(solver) == from => Some(parts.as_slice()),
-            _ => None,
-        })
     }
 
     /// Whether a part of a merge is still this Service's.
@@ -137,10 +130,18 @@ impl<'a> Sight<'a> {
 
     fn is_part(self, source: Option<&Source>, family: Family, pool: &PoolRef) -> bool {
         self.recorded(family).filter(|(_, from)| from.starts_with(provenance::MERGE_LEASED)).any(|(_, from)| {
-            let parts = self.merge(source, family, from);
+            let parts = merge(source, family, from);
             parts.is_none_or(|parts| parts.iter().any(|part| part.solver == PartSolver::IpPool(pool.clone())))
         })
     }
+}
+
+/// The merge that is recorded so, if the source still has it.
+fn merge<'s>(source: Option<&'s Source>, family: Family, from: &str) -> Option<&'s [Part]> {
+    source?.list(family)?.solvers.iter().find_map(|solver| match solver {
+        Solver::Merge(parts) if provenance::of(solver) == from => Some(parts.as_slice()),
+        _ => None,
+    })
 }
 
 /// Addresses in the load balancer status that a load balancer copied from us: those that were ours before they appeared there. They

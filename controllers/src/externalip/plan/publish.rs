@@ -110,7 +110,7 @@ fn patch(sight: Sight<'_>, ours: Ours<'_>, wish: &Wish, memory: &Memory, publish
         sight.record.is_some_and(|record| record.external_ips.iter().any(|ip| !listed.contains(ip) && set.contains(ip)));
     let record = |kept: &BTreeSet<IpAddr>| record(sight, ours, wish, kept, changed.is_some() || others(published));
     let step = |external_ips: Option<Vec<String>>, record: Option<RecordChange>| {
-        (external_ips.is_some() || record.is_some()).then(|| Step::PatchService { external_ips, record, restores })
+        (external_ips.is_some() || record.is_some()).then_some(Step::PatchService { external_ips, record, restores })
     };
     let step = |kept: &BTreeSet<IpAddr>, list: Option<Vec<String>>| step(list, record(kept));
     let (whole, alone) = (step(&set, changed.clone()), step(&listed, None));

@@ -223,9 +223,12 @@ fn serve(facts: &Facts<'_>, sight: Sight<'_>, known: &SourceFacts, source: &Sour
         if found.is_empty() {
             let pending = choice.state == State::Pending;
             is_pending |= pending;
-            let why = choice.cause.unwrap_or_else(|| match pending {
-                true => (ServiceReason::Resolving, format!("no {family} address has been found yet")),
-                false => (ServiceReason::NoAddress, format!("no solver finds an {family} address")),
+            let why = choice.cause.unwrap_or_else(|| {
+                if pending {
+                    (ServiceReason::Resolving, format!("no {family} address has been found yet"))
+                } else {
+                    (ServiceReason::NoAddress, format!("no solver finds an {family} address"))
+                }
             });
             verdict.remarks.push(format!("no {family} address: {}", why.1));
             cause = cause.or(Some(why));
@@ -360,10 +363,8 @@ fn ready(
 /// What changes for the Service, if something is written.
 fn news(sight: Sight<'_>, verdict: &Verdict, writes: bool) -> Option<Note> {
     let before: BTreeSet<IpAddr> = sight.record.map(|record| record.addresses.keys().copied().collect()).unwrap_or_default();
-    let text = |ips: &BTreeSet<IpAddr>| match ips.is_empty() {
-        true => "none".to_owned(),
-        false => ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-    };
+    let list = |ips: &BTreeSet<IpAddr>| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let text = |ips: &BTreeSet<IpAddr>| if ips.is_empty() { "none".to_owned() } else { list(ips) };
     match &verdict.wish {
         Wish::Exactly { addresses, record, .. } => {
             let after: BTreeSet<IpAddr> = addresses.iter().copied().collect();

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use api::externalip::reasons::{ExternalIpEvent, SolverState, SourceCondition, SourceReason};
 use api::externalip::{
-    ClusterExternalIPSourceStatus, FamilyStatus, FieldError, Host, Output, Part, PartSolver, QueryMode, Shared, Solver,
-    SolverList, SolverStatus, Source,
+    ClusterExternalIPSourceStatus, FamilyStatus, FieldError, Host, Output, QueryMode, Shared, Solver, SolverList, SolverStatus,
+    Source,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use poolutil::Family;

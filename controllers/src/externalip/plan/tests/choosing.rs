@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a ClusterIP Service gets from a source that nothing else is known of.
+/// What a Service gets from a source that nothing else is known of.
 fn published(source: &str, service: &str, world: &[(&str, Says)]) -> Vec<String> {
     let mut scene = Scene::new(source, service);
     for (target, says) in world {

@@ -53,7 +53,7 @@ fn rules() -> Rules {
         deny: Vec::new(),
         load_balancer_class: api::externalip::names::LOAD_BALANCER_CLASS.to_owned(),
         external_dns_prefixes: api::externalip::names::EXTERNAL_DNS_PREFIXES.map(str::to_owned).to_vec(),
-        source_grace: Duration::from_secs(300),
+        source_grace: Duration::from_mins(5),
         watch_filter: None,
     }
 }
@@ -217,9 +217,10 @@ impl Scene {
                 let (outcome, fresh_for) = match self.world.get(&target).cloned().unwrap_or(Says::Nothing) {
                     Says::Addresses(mut list) => {
                         list.retain(|ip| Family::of(*ip) == key.family);
-                        match list.is_empty() {
-                            true => (Outcome::Empty("no such record".to_owned()), None),
-                            false => (Outcome::Found { addresses: list, truncated: false }, Some(TTL)),
+                        if list.is_empty() {
+                            (Outcome::Empty("no such record".to_owned()), None)
+                        } else {
+                            (Outcome::Found { addresses: list, truncated: false }, Some(TTL))
                         }
                     }
                     Says::Nothing => (Outcome::Empty("no such record".to_owned()), None),
@@ -253,9 +254,7 @@ impl Scene {
             if plan.steps.is_empty() {
                 return;
             }
-            for step in plan.steps {
-                self.apply(step);
-            }
+            self.apply_all(plan.steps);
         }
         panic!("it does not settle: {:?}", self.plan().steps);
     }
@@ -280,6 +279,12 @@ impl Scene {
         self.edit(|service| service.lingering = None);
         for claim in &mut self.claims {
             claim.seen = self.now.instant;
+        }
+    }
+
+    fn apply_all(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            self.apply(step);
         }
     }
 

@@ -76,7 +76,7 @@ fn a_pool_is_asked_only_for_families_of_the_service_and_of_its_own() {
 
 #[test]
 fn an_exhausted_pool_is_waited_for_while_the_next_solver_serves() {
-    let mut scene = with_pool(&POOL.replace("}]}", "}, {static: {addresses: [198.51.100.1]}}]}").replace("}}}]", "}}}]"));
+    let mut scene = with_pool(&POOL.replace("}]}", "}, {static: {addresses: [198.51.100.1]}}]}"));
     scene.settle();
     scene.claim(CLAIM).waiting = Some(("PoolExhausted".to_owned(), "no free address".to_owned()));
     scene.settle();
@@ -106,7 +106,7 @@ fn un_annotating_takes_the_address_off_then_the_claim_then_our_finalizer() {
         scene.edit(|service| service.source = None);
         let first = scene.plan().steps;
         assert!(first.iter().all(|step| !matches!(step, Step::DeleteClaim { .. } | Step::FreeClaim { .. })), "{first:?}");
-        first.into_iter().for_each(|step| scene.apply(step));
+        scene.apply_all(first);
         assert_eq!((scene.list(), scene.record()), (vec![], serde_json::Value::Null), "{policy}");
         let delete = Step::DeleteClaim { name: CLAIM.to_owned(), uid: format!("uid-of-{CLAIM}") };
         assert_eq!(scene.plan().steps, [delete]);
@@ -235,7 +235,7 @@ fn claims_of_a_service_that_is_gone_are_let_go() {
     scene.service = None;
     scene.claims[0].owner = None;
     scene.memory.service_missing = Some(scene.now.instant);
-    assert_eq!(scene.plan(), Plan { look_again: Some(Duration::from_secs(300)), ..Plan::default() });
+    assert_eq!(scene.plan(), Plan { look_again: Some(Duration::from_mins(5)), ..Plan::default() });
     scene.wait(300);
     assert_eq!(names(&scene), Vec::<&str>::new(), "an orphan is deleted after the grace");
 }
@@ -273,7 +273,7 @@ fn a_merge_with_a_pool_goes_with_the_claim() {
     scene.delete_claim(&claim);
     let first = steps(&scene);
     assert!(!first.iter().any(|step| matches!(step, Step::FreeClaim { .. })), "{first:?}");
-    first.into_iter().for_each(|step| scene.apply(step));
+    scene.apply_all(first);
     assert_eq!(scene.list(), Vec::<&str>::new());
     assert!(steps(&scene).iter().any(|step| matches!(step, Step::FreeClaim { .. })));
 }
