@@ -44,6 +44,7 @@ use std::sync::Arc;
 
 use libtest_mimic::Arguments;
 pub(crate) use testbed::standalone;
+use testbed::trial::Places;
 
 use crate::fixture::{Conformance, Mode, Shared, Standalone};
 
@@ -76,12 +77,13 @@ fn main() -> ExitCode {
     // Trials mostly wait, so more of them than cores keep the manager busy.
     arguments.test_threads.get_or_insert(6);
     let mut trials = Vec::new();
+    let places = Places::new(2);
     for mode in Mode::ALL {
         // The trials share what their mode needs; it ends with the last of them.
         let shared = Arc::new(Shared::new(mode));
         let runs = conformance_trials().into_iter().filter(|trial| !trial.except.contains(&mode));
         trials.extend(runs.map(|trial| trial.within(&shared)));
     }
-    trials.extend(standalone_trials().into_iter().map(Standalone::into_trial));
+    trials.extend(standalone_trials().into_iter().map(|trial| trial.into_trial(&places)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

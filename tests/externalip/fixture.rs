@@ -1,6 +1,7 @@
 //! What a trial stands on: a control plane with managers that serve external addresses, a name server and a web server that
 //! answer as the trial says, and a namespace. Most trials share all but the namespace.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -107,7 +108,18 @@ impl Fixture {
 
     fn report(&self) -> String {
         let tails = self.managers.iter().map(|manager| format!("--- manager, end of its log\n{}", manager.log_tail(60)));
-        tails.collect::<Vec<_>>().join("\n")
+        let told = self.events().unwrap_or_else(|error| format!("unknown: {error:#}"));
+        tails.chain([format!("--- events: {told}")]).collect::<Vec<_>>().join("\n")
+    }
+
+    /// How many events there are of each reason: what is too much is dropped by the manager.
+    fn events(&self) -> Result<String> {
+        let reasons = self.control_plane.kubectl(&["get", "events", "-A", "-o", "jsonpath={.items[*].reason}"])?;
+        let mut counts = BTreeMap::new();
+        for reason in reasons.split_whitespace() {
+            *counts.entry(reason).or_insert(0) += 1;
+        }
+        Ok(format!("{counts:?}"))
     }
 }
 

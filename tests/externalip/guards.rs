@@ -58,6 +58,8 @@ async fn a_server_that_denies_external_ips_is_asked_once_and_other_outputs_are_w
 async fn with_the_policy_only_the_manager_adds_and_everybody_removes() -> Result<()> {
     let stage = Stage::alone(Setup::default()).await?;
     let control_plane = stage.control_plane();
+    // Before the policy, which is for administrators too.
+    stage.service("users", "{spec: {externalIPs: [10.9.9.9]}}").await?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/externalip/policy");
     for entry in std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
         let path = entry?.path();
@@ -74,16 +76,18 @@ async fn with_the_policy_only_the_manager_adds_and_everybody_removes() -> Result
     control_plane.kubectl(&["create", "rolebinding", "person", "-n", namespace, "--clusterrole=edit", &account])?;
     let person = stage.elsewhere(control_plane.client_as(&control_plane.kubeconfig_of(namespace, "person")?).await?);
 
-    stage.service("users", "{spec: {externalIPs: [10.9.9.9]}}").await?;
-    let add = json!({"spec": {"externalIPs": ["10.9.9.9", "203.1.36.66"]}});
-    // A policy takes a moment to be seen.
+    // A policy takes a moment to be seen; what was added until then is there, so each attempt adds something else.
+    let mut attempt = 100;
     eventually(PATIENCE, async || {
+        attempt += 1;
+        let add = json!({"spec": {"externalIPs": ["10.9.9.9", format!("203.1.36.{attempt}")]}});
         let denied = person.patch("Service", "users", &add).await.err().context("it was admitted")?;
         let text = format!("{denied:#}");
         ensure!(text.contains("externalIPs"), "{text}");
         Ok(())
     })
     .await?;
+    stage.patch("Service", "users", &json!({"spec": {"externalIPs": ["10.9.9.9"]}})).await?;
     let source = stage.source("public", &v4(&fixed("203.1.36.1"))).await?;
     person.bind("users", Some(&source)).await?;
     person.publishes("users", &["10.9.9.9", "203.1.36.1"]).await?;

@@ -71,7 +71,7 @@ async fn only_lasting_public_addresses_of_an_interface_are_published_and_at_once
 
     let four = stage.source("four", &v4(named)).await?;
     stage.bound_service("four", &four, "{}").await?;
-    stage.service_says("four", "False", "NoAddress").await?;
+    stage.service_says("four", "False", "AddressRefused").await?;
     ip("addr add 203.1.37.1/32 dev wan")?;
     stage.publishes("four", &["203.1.37.1"]).await?;
     ip("addr add 2001:db8:37::2/64 dev wan nodad")?;

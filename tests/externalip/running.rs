@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use testbed::trial::Standalone;
-use testbed::{Fault, MANAGER_NAMESPACE, Options, Request, consistently, eventually};
+use testbed::{Counts, Fault, MANAGER_NAMESPACE, Options, Request, consistently, eventually};
 
 use crate::audit;
 use crate::fixture::{Setup, Stage};
@@ -69,7 +69,6 @@ async fn a_settled_manager_writes_nothing_for_a_minute() -> Result<()> {
         ("balancer", v4(LOAD_BALANCER)),
         ("interface", v4_with("{interface: {}}", "addressPolicy: {allowPrivate: true}")),
         ("pool", v4(&pool(&small))),
-        ("full", v4(&[pool(&small), fixed("203.1.32.4")].join(", "))),
         ("closed", v4_with(&fixed("203.1.32.5"), "allowedServices: {namespaceSelector: {matchLabels: {a: b}}}")),
         ("shared", v4(&fixed("203.1.32.6"))),
         ("target", v4_with(&fixed("203.1.32.7"), "outputs: [ExternalIPs, ExternalDNSTarget]")),
@@ -81,8 +80,10 @@ async fn a_settled_manager_writes_nothing_for_a_minute() -> Result<()> {
     }
     stage.bound_service("astray", "no-such-source", "{}").await?;
     stage.publishes("held", &["10.9.9.9", "203.1.32.2"]).await?;
-    stage.publishes("pool", &["10.9.9.9", "203.1.32.100"]).await?;
-    stage.publishes("full-too", &["203.1.32.4"]).await?;
+    stage.counts_become(&small, Counts { total: 1, used: 1, free: 0, out_of_range: 0 }).await?;
+    let full = stage.source("full", &v4(&[pool(&small), fixed("203.1.32.4")].join(", "))).await?;
+    stage.bound_service("full", &full, "{}").await?;
+    stage.publishes("full", &["203.1.32.4"]).await?;
     stage.dns().fail("held.example.net", Some(Fault::Refused));
     stage.source_says(&format!("held-{}", stage.namespace), "Degraded", "True", "SolverFailing").await?;
     let before = settled(&stage).await?;

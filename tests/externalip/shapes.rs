@@ -29,7 +29,7 @@ pub fn standalone() -> Vec<Standalone> {
 /// Sources with fields of the predecessor only, and what the API server completes.
 const OLD: &[(&str, &str)] = &[
     ("{ipv4: {solvers: [{ipAPI: {}}]}}", "{ipv4: {solvers: [{ipAPI: {provider: myIp}}]}}"),
-    ("{ipv4: {queryMode: null, solvers: [{ipAPI: {provider: ipify}}]}, ipv6: null}", ""),
+    ("{ipv4: {solvers: [{ipAPI: {provider: ipify}}]}, ipv6: null}", ""),
     (
         "{ipv4: {queryMode: firstFound, solvers: [{interface: {}}]}, ipv6: {queryMode: all, solvers: [{interface: {name: null}}]}}",
         "",

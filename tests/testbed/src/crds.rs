@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::binaries::go_module_folder;
 use crate::control_plane::{ControlPlane, Options};
-use crate::repository;
+use crate::{eventually_blocking, repository};
 
 /// Which of Cluster API's CRDs (`IPAddress`, `IPAddressClaim`, `Cluster`) a control plane serves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +41,8 @@ impl CapiCrds {
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const CAPI_FILES: [&str; 3] =
     ["ipam.cluster.x-k8s.io_ipaddresses.yaml", "ipam.cluster.x-k8s.io_ipaddressclaims.yaml", "cluster.x-k8s.io_clusters.yaml"];
 
@@ -61,8 +64,7 @@ pub(crate) fn install(control_plane: &ControlPlane, options: Options) -> Result<
     files.sort();
     let crds = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
     control_plane.apply(&crds.join("\n---\n"))?;
-    control_plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
-    Ok(())
+    wait_until_served(control_plane)
 }
 
 /// Those of cert-manager that a certificate for webhooks needs. Nobody acts on them.
@@ -71,8 +73,15 @@ pub(crate) fn install_cert_managers(control_plane: &ControlPlane) -> Result<()> 
     let files = ["cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml"].map(|name| bases.join(name));
     let crds = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
     control_plane.apply(&crds.join("\n---\n"))?;
-    control_plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
-    Ok(())
+    wait_until_served(control_plane)
+}
+
+fn wait_until_served(control_plane: &ControlPlane) -> Result<()> {
+    // kubectl does not wait for one that has no status yet, but fails.
+    eventually_blocking(PATIENCE, || {
+        control_plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
+        Ok(())
+    })
 }
 
 /// A CRD as JSON without its conversion webhook: the server would call a Service that does not exist here,

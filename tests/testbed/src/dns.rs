@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use crate::background::Background;
 use crate::control_plane::lock;
 
-/// How long a resolver may keep the answer that there is no such name or record.
+/// How long a resolver may keep the answer that there is no such name or record, unless a test says otherwise.
 const NEGATIVE_TTL: u32 = 1;
 /// Connections over TCP are closed when nothing was asked for that long.
 const IDLE: Duration = Duration::from_secs(30);
@@ -65,6 +65,7 @@ pub struct DnsServer {
 
 #[derive(Debug, Default)]
 struct Zone {
+    negative_ttl: Option<u32>,
     names: BTreeMap<String, Entry>,
     /// Queries by name and record type.
     asked: BTreeMap<(String, String), usize>,
@@ -108,6 +109,11 @@ impl DnsServer {
     /// Makes a name fail from now on, or answer with its records again.
     pub fn fail(&self, name: &str, fault: Option<Fault>) {
         lock(&self.zone).names.entry(name.to_owned()).or_default().fault = fault;
+    }
+
+    /// How many seconds a resolver may keep the answer that there is no such name or record.
+    pub fn set_negative_ttl(&self, ttl: u32) {
+        lock(&self.zone).negative_ttl = Some(ttl);
     }
 
     /// How often a name was asked for records of a type (`"A"`, `"AAAA"`), over UDP and TCP.
@@ -176,8 +182,9 @@ impl Zone {
     }
 
     fn reply(&self, asked: &Name, entry: Option<Entry>, record_type: RecordType) -> Result<Reply> {
-        let soa = SOA::new(asked.clone(), Name::root(), 1, 60, 60, 60, NEGATIVE_TTL);
-        let negative = Some(Record::from_rdata(asked.clone(), NEGATIVE_TTL, RData::SOA(soa)));
+        let negative_ttl = self.negative_ttl.unwrap_or(NEGATIVE_TTL);
+        let soa = SOA::new(asked.clone(), Name::root(), 1, 60, 60, 60, negative_ttl);
+        let negative = Some(Record::from_rdata(asked.clone(), negative_ttl, RData::SOA(soa)));
         let coded = |code| Ok(Reply { code, ..Reply::default() });
         let Some(entry) = entry else {
             return Ok(Reply { code: ResponseCode::NXDomain, answers: Vec::new(), authority: negative });

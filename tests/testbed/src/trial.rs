@@ -4,12 +4,14 @@ use std::env;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+
+use crate::control_plane::lock;
 
 /// The run of a trial.
 pub type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
@@ -25,14 +27,44 @@ pub struct Standalone {
 }
 
 impl Standalone {
-    /// The trial; two of them run at a time.
-    pub fn into_trial(self) -> Trial {
-        /// Half a gigabyte and a burst of both cores each: two at a time.
-        static PLACES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    /// The trial; it waits for a place.
+    pub fn into_trial(self, places: &Arc<Places>) -> Trial {
+        let places = Arc::clone(places);
         Trial::test(short_name(self.module, self.name), move || {
-            let _place = PLACES[0].try_lock().or_else(|_| PLACES[1].lock());
+            let _place = places.take();
             run(self.run, String::new)
         })
+    }
+}
+
+/// How many control planes of single trials may run at a time: each is half a gigabyte and a burst of both cores.
+#[derive(Debug)]
+pub struct Places {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A place that is taken until this is dropped.
+struct Place<'a>(&'a Places);
+
+impl Places {
+    /// As many places.
+    pub fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::new(count), freed: Condvar::new() })
+    }
+
+    /// Waits for a free place.
+    fn take(&self) -> Place<'_> {
+        let mut free = self.freed.wait_while(lock(&self.free), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place(self)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.freed.notify_one();
     }
 }
 
