@@ -6,7 +6,7 @@ use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, WATCH_FILTER_LABEL};
 use k8s_openapi::jiff::Timestamp;
 use poolutil::{Mark, ReservationState, Span, Standing};
 
-use super::compact::{Name, Revision};
+use super::compact::{Revision, Seconds};
 use super::facts::{
     AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair,
     ReservedFacts, Wishes,
@@ -71,19 +71,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn texts(&self, names: &[Name]) -> Vec<String> {
-        names.iter().map(|name| self.world.names.text(*name).to_string()).collect()
-    }
-
     fn claim(&self, claim: &Claim) -> ClaimFacts {
         ClaimFacts {
             uid: claim.uid.clone(),
             revision: claim.revision.clone(),
             generation: claim.generation.into(),
-            deleting: claim.deleting,
+            deleting: claim.deleting.map(Seconds::get),
             moving: claim.moving,
             paused: claim.paused,
-            finalizers: self.texts(&claim.finalizers),
+            finalizers: self.world.names.texts(claim.finalizers),
             release_now: claim.release_now,
             bound: claim.bound,
             conditions: claim.conditions.whole(),
@@ -129,22 +125,21 @@ impl Reader<'_> {
         let relation = self.relation(address);
         let fresh = address.ours && self.entry.claim.as_ref().is_none_or(|claim| !claim.bound);
         let made_here = self.made_here(address);
-        let finalizers = self.texts(&address.finalizers);
+        let finalizers = self.world.names.texts(address.finalizers);
+        let span = address.span();
         AddressFacts {
             uid: address.uid.clone(),
             revision: address.revision.clone(),
-            deleting: address.deleting,
+            deleting: address.deleting.map(Seconds::get),
             moving: address.moving,
             claim_uid: self.claim_uid(address),
-            span: address.span,
-            text: address
-                .span
-                .map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
+            span,
+            text: span.map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
             repair: self.repair(address, &finalizers).filter(|_| relation == Relation::Ours),
             finalizers,
             fresh: fresh || made_here,
             made_here,
-            contest: address.span.and_then(|span| self.contest(address, &span, fresh || made_here)),
+            contest: span.and_then(|span| self.contest(address, &span, fresh || made_here)),
             relation,
         }
     }
@@ -164,7 +159,7 @@ impl Reader<'_> {
 
     fn owners(&self, address: &Address) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
         let key = address.pool.and_then(|pool| self.world.pool(pool)).map(|pool| &pool.key);
-        address.owners.whole(&self.entry.name, key)
+        address.owners(&self.entry.name, key, &self.world.names)
     }
 
     fn relation(&self, address: &Address) -> Relation {
@@ -175,7 +170,7 @@ impl Reader<'_> {
                 Relation::Other("is not looked after by this manager".to_owned())
             };
         };
-        if let Some(other) = &address.other_claim {
+        if let Some(other) = address.other_claim() {
             return Relation::Other(format!("belongs to claim {other:?}"));
         }
         if address.pool != Some(claim.pool) {
@@ -300,7 +295,7 @@ impl Reader<'_> {
         let Some(record) = pool.record.as_ref().filter(remembers) else { return Memory::Off };
         // What the pool cannot give again is not worth remembering.
         let again = |span: &Span| record.space.as_ref().is_ok_and(|space| space.is_allocatable(span));
-        let Some(span) = address.span.filter(again) else { return Memory::Off };
+        let Some(span) = address.span().filter(again) else { return Memory::Off };
         let written = record.memory.get(&self.world.memory_key(self.slot, id), wall);
         if written == Some(span) { Memory::Written } else { Memory::Missing }
     }

@@ -385,7 +385,7 @@ fn owner_references_come_back_byte_for_byte() {
         given.address(object);
         let entry = given.world.entry(given.slot("a")).unwrap();
         let key = &given.blue().key;
-        assert_eq!(entry.address.as_ref().unwrap().owners.whole("a", Some(key)), references);
+        assert_eq!(entry.address.as_ref().unwrap().owners("a", Some(key), &given.world.names), references);
     }
 }
 
