@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::Ctx;
 use super::compact::{Revision, Uid};
-use super::facts::{Facts, PoolView};
+use super::facts::{Facts, PoolView, Waiting};
 use super::objects::{Objects, Request};
 use super::plan::{ClaimWrite, Deletion, Plan, Row, Step};
 use super::records::Slot;
@@ -53,7 +53,11 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
         version: facts.capi,
         kind: facts.pool.kind().kind(),
         pool: facts.pool.to_string(),
-        priority: if plan.is_backfill() { Priority::Backfill } else { priority(plan.row) },
+        priority: match plan.row {
+            _ if plan.is_backfill() => Priority::Backfill,
+            Row::Bind if facts.motion.waiting.is_some_and(|(waiting, _)| waiting == Waiting::Room) => Priority::Publish,
+            row => priority(row),
+        },
         holds,
     };
     let recheck = plan.recheck;

@@ -67,6 +67,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const FLUSH: Duration = Duration::from_secs(2);
 /// Status writes a second, all pools together.
 const POOL_WRITES: f64 = 100.0;
+/// Tasks over claims that run at once, for each write that may be under way: a task also has other things to do than to write.
+const WRITERS: usize = 2;
 /// Tasks over pools that run at once.
 const POOL_TASKS: usize = 16;
 
@@ -201,7 +203,8 @@ async fn lead(ctx: &Arc<Ctx>, shell: &Shell) {
         world.wake_all();
         ctx.deliver(&mut world);
     }
-    let claims = queue::run(&ctx.claims, || ctx.writer.window(), last_bind(ctx), LAST_ANSWERS, |slot| claim_pass(ctx, slot));
+    let tasks = || WRITERS * ctx.writer.window();
+    let claims = queue::run(&ctx.claims, tasks, last_bind(ctx), LAST_ANSWERS, |slot| claim_pass(ctx, slot));
     let pools = queue::run(&ctx.pools, || POOL_TASKS, last_bind(ctx), LAST_ANSWERS, |id| pool_pass(ctx, id));
     tokio::join!(claims, pools);
     let _ = tokio::time::timeout(FLUSH, flush(ctx)).await;

@@ -34,10 +34,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Who goes first when not all writes can go at once.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Priority {
+    /// Tells a claim's user the address, or takes one for a claim that had to wait: what is begun is ended.
+    Publish,
     /// Gives an address back.
     Release,
-    /// Tells a claim's user the address.
-    Publish,
     /// Takes an address.
     Bind,
     /// Completes an object.
