@@ -27,6 +27,8 @@ mod claims_told;
 mod conversion;
 mod crash;
 mod diagnostics;
+mod fault;
+mod fault_proxy;
 mod fixture;
 mod flags;
 mod leadership;
@@ -38,6 +40,7 @@ mod quiet;
 mod running;
 mod samples;
 mod server;
+mod stage;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,7 +68,7 @@ fn conformance_trials() -> Vec<Conformance> {
 fn standalone_trials() -> Vec<Standalone> {
     let objects = [claims_events::trials(), claims_flags::trials(), pools_events::trials(), samples::trials()];
     let manager = [running::trials(), flags::trials(), diagnostics::trials(), quiet::trials(), leadership::trials()];
-    let failures = [server::trials(), crash::trials()];
+    let failures = [server::trials(), fault_proxy::trials(), crash::trials(), fault::trials()];
     let webhooks = [admission::trials(), admission_served::trials(), conversion::trials()];
     objects.into_iter().chain(manager).chain(failures).chain(webhooks).flatten().collect()
 }
