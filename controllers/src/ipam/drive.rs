@@ -158,16 +158,13 @@ impl Drive<'_> {
 
     /// Sends one write, unless somebody paused the claim since the plan was made.
     async fn send(&self, request: Request) -> Result<Value, WriteError> {
-        self.send_then(request, || ()).await
+        self.send_if(request, || true).await
     }
 
-    async fn send_then(&self, (target, request): Request, leaving: impl FnOnce()) -> Result<Value, WriteError> {
+    async fn send_if(&self, (target, request): Request, leaves: impl FnOnce() -> bool) -> Result<Value, WriteError> {
         let go = || {
             let unchanged = self.ctx.world().holds(self.slot) == self.holds;
-            if unchanged {
-                leaving();
-            }
-            unchanged
+            unchanged && leaves()
         };
         self.ctx.writer.send(self.priority, target, request?, go).await
     }
@@ -192,7 +189,7 @@ impl Drive<'_> {
 
     async fn create(&self, span: Span, claim: &Uid, label: Option<&str>, pool: &PoolView) -> Result<(), WriteError> {
         let request = self.objects().create_address(span, claim, label, pool, self.ctx.watch_filter());
-        let answer = self.send_then(request, || self.ctx.world().sent(self.slot, claim.clone())).await;
+        let answer = self.send_if(request, || self.ctx.world().sends(self.slot, claim, span)).await;
         match answer {
             Ok(answer) => {
                 self.ctx.world().answered(self.slot, uid(&answer));

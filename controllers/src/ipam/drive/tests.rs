@@ -181,6 +181,18 @@ fn at_most(next: Next, limit: Duration) -> bool {
 }
 
 #[tokio::test]
+async fn a_claim_that_goes_before_its_bind_is_sent_gets_no_address() {
+    let mut bed = Bed::new();
+    bed.claim(claim("web", ""));
+    let (slot, work) = (bed.slot(), claim_pass(&bed.ctx, bed.slot()).unwrap());
+    bed.world(|world| world.claims(Seen::Gone(claim("web", "")), CapiVersion::V1beta2));
+    let gone = ("PATCH", refuse(404, "NotFound", "no such claim"));
+    let (asked, _) = bed.exchange(Box::pin(work), [gone]).await;
+    assert_eq!(asked.iter().map(|(request, _)| &**request).collect::<Vec<_>>(), [format!("PATCH {CLAIM}")]);
+    assert!(!bed.world(|world| world.is_bind_in_flight(slot)));
+}
+
+#[tokio::test]
 async fn a_bind_creates_the_address_and_protects_the_claim_at_once() {
     let mut bed = Bed::new();
     bed.claim(claim("web", ""));

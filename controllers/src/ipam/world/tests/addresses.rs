@@ -79,7 +79,7 @@ fn a_value_set_aside_is_given_up_for_the_one_that_is_asked_for() {
     assert_eq!(given.reserved("a"), None);
     // What was sent is not given up.
     let slot = given.slot("b");
-    given.world.sent(slot, Uid::new("c-b"));
+    assert!(given.world.sends(slot, &Uid::new("c-b"), span("10.0.0.11")));
     assert_eq!(given.allocate("b", Wish::Named(span("10.0.0.10"))), Ok("10.0.0.11".to_owned()));
 }
 
@@ -268,7 +268,7 @@ fn what_this_process_posted_is_its_own_by_uid_or_by_its_claim_while_the_answer_i
     given.claim(claim("a", ""));
     given.allocate("a", Wish::Lowest).unwrap();
     let slot = given.slot("a");
-    given.world.sent(slot, Uid::new("c-a"));
+    assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
     let owner = "ownerReferences: [{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}]";
     given.address(address("a", "10.0.0.10", &format!("{OURS}, {owner}")));
     assert!(given.facts("a").address.unwrap().made_here);
