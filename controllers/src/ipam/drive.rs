@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::Ctx;
 use super::compact::{Revision, Uid};
 use super::facts::{Facts, PoolView, Waiting};
-use super::objects::{Objects, Request};
+use super::objects::{Objects, Request, Written};
 use super::plan::{ClaimWrite, Deletion, Plan, Row, Step};
 use super::records::Slot;
 use super::world::{About, Holds};
@@ -157,11 +157,11 @@ impl Drive<'_> {
     }
 
     /// Sends one write, unless somebody paused the claim since the plan was made.
-    async fn send(&self, request: Request) -> Result<Value, WriteError> {
+    async fn send(&self, request: Request) -> Result<Written, WriteError> {
         self.send_if(request, || true).await
     }
 
-    async fn send_if(&self, (target, request): Request, leaves: impl FnOnce() -> bool) -> Result<Value, WriteError> {
+    async fn send_if(&self, (target, request): Request, leaves: impl FnOnce() -> bool) -> Result<Written, WriteError> {
         let go = || {
             let unchanged = self.ctx.world().holds(self.slot) == self.holds;
             unchanged && leaves()
@@ -169,14 +169,14 @@ impl Drive<'_> {
         self.ctx.writer.send(self.priority, target, request?, go).await
     }
 
-    fn note_claim(&self, before: &Revision, answer: &Value) {
-        if revision(answer) != *before {
+    fn note_claim(&self, before: &Revision, answer: &Written) {
+        if answer.revision() != *before {
             self.ctx.world().wrote_claim(self.slot, before);
         }
     }
 
-    fn note_address(&self, before: &Revision, answer: &Value) {
-        if revision(answer) != *before {
+    fn note_address(&self, before: &Revision, answer: &Written) {
+        if answer.revision() != *before {
             self.ctx.world().wrote_address(self.slot, before);
         }
     }
@@ -192,7 +192,7 @@ impl Drive<'_> {
         let answer = self.send_if(request, || self.ctx.world().sends(self.slot, claim, span)).await;
         match answer {
             Ok(answer) => {
-                self.ctx.world().answered(self.slot, uid(&answer));
+                self.ctx.world().answered(self.slot, answer.uid());
                 debug!(claim = self.title(), address = %span, "address created");
                 Ok(())
             }
@@ -265,7 +265,7 @@ impl Drive<'_> {
             }
             Ok(answer) => {
                 self.ctx.world().deleted(self.slot, uid);
-                self.unprotect(uid, &finalizers(&answer)).await?;
+                self.unprotect(uid, answer.finalizers()).await?;
             }
             Err(WriteError::NotFound { .. }) => self.ctx.world().deleted(self.slot, uid),
             Err(error) => return Err(error),
@@ -295,7 +295,7 @@ impl Drive<'_> {
         let Some(request) = self.objects().unprotect_address(uid, finalizers) else { return Ok(()) };
         match self.send(request).await {
             // Somebody else's finalizer keeps it.
-            Ok(answer) if !self::finalizers(&answer).is_empty() => Ok(()),
+            Ok(answer) if !answer.finalizers().is_empty() => Ok(()),
             Ok(_) | Err(WriteError::NotFound { .. }) => {
                 self.ctx.world().removed(self.slot, uid);
                 Ok(())
@@ -401,18 +401,6 @@ impl Drive<'_> {
             None => Next::After(place, REFUSED),
         }
     }
-}
-
-fn revision(object: &Value) -> Revision {
-    Revision::new(object["metadata"]["resourceVersion"].as_str().unwrap_or_default())
-}
-
-fn uid(object: &Value) -> Uid {
-    Uid::new(object["metadata"]["uid"].as_str().unwrap_or_default())
-}
-
-fn finalizers(object: &Value) -> Vec<String> {
-    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]

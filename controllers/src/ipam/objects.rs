@@ -1,4 +1,4 @@
-//! The requests of this capability: the address as it is created, and the patches of claims and addresses.
+//! The requests of this capability: the address as it is created, the patches of claims and addresses, and what is read of the answers.
 
 use api::capi::{AddressSpec, CapiVersion, IpAddress, IpAddressClaim, LocalRef, PoolRef};
 use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, RELEASE_ADDRESS, WATCH_FILTER_LABEL};
@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
 use kube::core::request::Error;
 use poolutil::Span;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::compact::{Revision, Uid};
@@ -124,6 +125,38 @@ impl Objects<'_> {
     pub fn claim_status(&self, patch: &Value) -> Request {
         let request = merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Status, patch);
         (Target { verb: "patch", resource: "ipaddressclaims/status" }, request)
+    }
+}
+
+/// What is of interest in the answer to a write: the object as it is now, or a `Status` without any of it.
+#[derive(Debug, Default, Deserialize)]
+pub struct Written {
+    #[serde(default)]
+    metadata: WrittenMeta,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMeta {
+    uid: Option<String>,
+    resource_version: Option<String>,
+    finalizers: Option<Vec<String>>,
+}
+
+impl Written {
+    /// Its version.
+    pub fn revision(&self) -> Revision {
+        Revision::new(self.metadata.resource_version.as_deref().unwrap_or_default())
+    }
+
+    /// Its UID.
+    pub fn uid(&self) -> Uid {
+        Uid::new(self.metadata.uid.as_deref().unwrap_or_default())
+    }
+
+    /// Its finalizers, in order.
+    pub fn finalizers(&self) -> &[String] {
+        self.metadata.finalizers.as_deref().unwrap_or_default()
     }
 }
 

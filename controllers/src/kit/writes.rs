@@ -1,7 +1,7 @@
 //! Every write of every capability goes through [`Writer`]: fenced by leadership, held back when the
 //! server is busy, by priority, counted, and with errors that say what to do next.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -175,10 +175,13 @@ impl Writer {
     }
 }
 
-async fn answer(client: &Client, request: WriteRequest) -> kube::Result<(StatusCode, http::HeaderMap, Vec<u8>)> {
+async fn answer(
+    client: &Client,
+    request: WriteRequest,
+) -> kube::Result<(StatusCode, http::HeaderMap, impl Deref<Target = [u8]>)> {
     let answer = client.send(request.map(Body::from)).await?;
     let (head, body) = answer.into_parts();
-    let body = body.collect().await?.to_bytes().to_vec();
+    let body = body.collect().await?.to_bytes();
     Ok((head.status, head.headers, body))
 }
 
