@@ -117,6 +117,7 @@ pub struct Name(NonZeroU32);
 pub struct List(NonZeroU32);
 
 /// Gives each distinct string one [`Name`] and each distinct list one [`List`], for the life of the process.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub struct Names {
     strings: Numbers<str>,
@@ -128,6 +129,13 @@ pub struct Names {
 struct Numbers<T: ?Sized> {
     numbers: HashMap<Arc<T>, NonZeroU32>,
     values: Vec<Arc<T>>,
+}
+
+#[cfg(test)]
+impl<T: ?Sized> Clone for Numbers<T> {
+    fn clone(&self) -> Self {
+        Self { numbers: self.numbers.clone(), values: self.values.clone() }
+    }
 }
 
 impl<T: ?Sized> Default for Numbers<T> {

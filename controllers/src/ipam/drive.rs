@@ -120,6 +120,11 @@ impl Drive<'_> {
                 let (created, protected) = tokio::join!(create, protect);
                 created.and(protected)
             }
+            Step::GiveUp { revision, uid } => {
+                let answer = self.send(self.objects().give_up(&revision, &uid)).await?;
+                self.note_claim(&revision, &answer);
+                Ok(())
+            }
             Step::Repair { revision, repair } => {
                 let answer = self.send(self.objects().repair_address(&revision, &repair)).await?;
                 self.note_address(&revision, &answer);
@@ -133,7 +138,7 @@ impl Drive<'_> {
                 self.ctx.metrics.allocation(self.kind, Allocation::Refused);
                 Ok(())
             }
-            Step::DeleteAddress { uid, why, text } => self.delete(&uid, why, &text).await,
+            Step::DeleteAddress { uid, revision, why, text } => self.delete(&uid, &revision, why, &text).await,
             Step::UnprotectAddress { uid, finalizers } => self.unprotect(&uid, &finalizers).await,
             Step::ReleaseClaim { uid, finalizers } => self.release_claim(&uid, &finalizers).await,
             Step::ReleaseOrphan { uid, finalizers, claim_uid } => {
@@ -256,13 +261,8 @@ impl Drive<'_> {
         Ok(())
     }
 
-    async fn delete(&self, uid: &Uid, why: Deletion, text: &str) -> Result<(), WriteError> {
-        match self.send(self.objects().delete_address(uid)).await {
-            // It is marked and still there. Another manager, with a better view, may have published it meanwhile: then it stays.
-            Ok(_) if why == Deletion::Lost && self.is_published().await? => {
-                warn!(claim = self.title(), address = text, "another manager published the address; it is kept");
-                return Ok(());
-            }
+    async fn delete(&self, uid: &Uid, revision: &Revision, why: Deletion, text: &str) -> Result<(), WriteError> {
+        match self.send(self.objects().delete_address(uid, revision)).await {
             Ok(answer) => {
                 self.ctx.world().deleted(self.slot, uid);
                 self.unprotect(uid, answer.finalizers()).await?;
@@ -284,11 +284,6 @@ impl Drive<'_> {
             Deletion::Abandoned => {}
         }
         Ok(())
-    }
-
-    async fn is_published(&self) -> Result<bool, WriteError> {
-        let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
-        Ok(claim.is_some_and(|claim| claim.status.address_ref.is_some()))
     }
 
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {

@@ -245,17 +245,7 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     if !world.is_settled() {
         return Err(Next::After(place, Duration::from_secs(1)));
     }
-    // Older claims may be in the middle of a write while the room they waited for shows up: their turn is now all the same.
-    for elder in world.take_unserved(slot) {
-        if let Some(mut facts) = observe::observe(&world, elder, ctx.policy, wall, now) {
-            facts.motion.own_write_unseen = false;
-            decide(ctx, &mut world, elder, facts, wall, now);
-        }
-    }
-    let Some(facts) = observe::observe(&world, slot, ctx.policy, wall, now) else { return Err(Next::Done) };
-    let (facts, plan) = decide(ctx, &mut world, slot, facts, wall, now);
-    world.take_place(slot, plan.place);
-    world.waits_for(slot, plan.waiting);
+    let Some((facts, plan)) = decide_in_turn(ctx.policy, &mut world, slot, wall, now) else { return Err(Next::Done) };
     if plan.is_backfill() {
         let pause = world.backfill_turn(slot, now, || pause(&ctx.backfills));
         if !pause.is_zero() {
@@ -285,15 +275,31 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     })
 }
 
+/// Decides for one claim, after those whose turn comes before its own, and does to its place in the ledger what the decision says.
+fn decide_in_turn(policy: Policy, world: &mut World, slot: Slot, wall: Timestamp, now: Instant) -> Option<(Facts, Plan)> {
+    // Older claims may be in the middle of a write while the room they waited for shows up: their turn is now all the same.
+    for elder in world.take_unserved(slot) {
+        if let Some(mut facts) = observe::observe(world, elder, policy, wall, now) {
+            facts.motion.own_write_unseen = false;
+            decide(policy, world, elder, facts, wall, now);
+        }
+    }
+    let facts = observe::observe(world, slot, policy, wall, now)?;
+    let (facts, plan) = decide(policy, world, slot, facts, wall, now);
+    world.take_place(slot, plan.place);
+    world.waits_for(slot, plan.waiting);
+    Some((facts, plan))
+}
+
 /// Decides for one claim, and reserves for it what the decision asks for.
-fn decide(ctx: &Ctx, world: &mut World, slot: Slot, mut facts: Facts, wall: Timestamp, now: Instant) -> (Facts, Plan) {
+fn decide(policy: Policy, world: &mut World, slot: Slot, mut facts: Facts, wall: Timestamp, now: Instant) -> (Facts, Plan) {
     let mut plan = plan(&facts, wall);
     // At most: a special wish, any value, and the plan for what was granted.
     for _ in 0..3 {
         let Standing::Allocate(_) = plan.place else { break };
         facts.refused = world.take_place(slot, plan.place);
         if facts.refused.is_none() {
-            let Some(seen) = observe::observe(world, slot, ctx.policy, wall, now) else { break };
+            let Some(seen) = observe::observe(world, slot, policy, wall, now) else { break };
             facts = seen;
         }
         plan = self::plan::plan(&facts, wall);

@@ -25,12 +25,18 @@ pub fn observe(world: &World, slot: Slot, policy: Policy, wall: Timestamp, now: 
     let pool_id = world.pool_of(slot);
     let pool = pool_id.and_then(|id| world.pool(id));
     let reader = Reader { world, slot, entry, pool_id, pool };
-    let reservation = pool.and_then(|pool| pool.ledger.reservation(slot)).map(|held| ReservedFacts {
-        span: held.span,
-        state: held.state,
-        age: motion.and_then(|motion| motion.post.as_ref()).map_or(Duration::ZERO, |post| {
-            let since =
-                post.answered.as_ref().filter(|_| held.state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
+    let post = motion.and_then(|motion| motion.post.as_ref());
+    let reservation = pool.and_then(|pool| pool.ledger.reservation(slot)).map(|held| (held.span, held.state)).or_else(|| {
+        // An object of that name came and went while ours was on its way: the reservation went with it, but ours may be there yet.
+        let served = entry.claim.as_ref().is_some_and(|claim| claim.deleting.is_none());
+        let post = post.filter(|post| entry.address.is_none() && (post.answered.is_some() || !served))?;
+        Some((post.span, if post.answered.is_some() { ReservationState::Answered } else { ReservationState::Sent }))
+    });
+    let reservation = reservation.map(|(span, state)| ReservedFacts {
+        span,
+        state,
+        age: post.map_or(Duration::ZERO, |post| {
+            let since = post.answered.as_ref().filter(|_| state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
             now.saturating_duration_since(since)
         }),
     });
@@ -81,6 +87,7 @@ impl Reader<'_> {
             paused: claim.paused,
             finalizers: self.world.names.texts(claim.finalizers),
             release_now: claim.release_now,
+            lost: claim.lost().cloned(),
             bound: claim.bound,
             conditions: claim.conditions.whole(),
             cluster_label: claim.label.map(|name| self.world.names.text(name).to_string()),
@@ -147,9 +154,10 @@ impl Reader<'_> {
     /// This process posted the object, and has published nothing of it yet.
     fn made_here(&self, address: &Address) -> bool {
         let post = self.entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
-        post.is_some_and(|post| match &post.answered {
-            Some((_, uid)) => *uid == address.uid,
-            None => address.ours && self.claim_uid(address).as_ref() == Some(&post.claim),
+        // A later claim of this name may have taken over what was posted for an earlier one.
+        post.is_some_and(|post| match (&post.answered, self.claim_uid(address)) {
+            (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
+            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
         })
     }
 
@@ -176,8 +184,10 @@ impl Reader<'_> {
         if address.pool != Some(claim.pool) {
             return Relation::Other("belongs to another pool".to_owned());
         }
-        if address.deleting.is_some() && self.claim_uid(address).as_ref() != Some(&claim.uid) {
-            return Relation::Earlier;
+        let owner = self.claim_uid(address);
+        let later = claim.deleting.is_some() && owner.as_ref().is_some_and(|owner| *owner != claim.uid);
+        if later || (address.deleting.is_some() && owner.as_ref() != Some(&claim.uid)) {
+            return Relation::Another;
         }
         Relation::Ours
     }
@@ -245,7 +255,7 @@ impl Reader<'_> {
         };
         let motion = self.entry.motion.as_deref();
         let key = self.world.memory_key(self.slot, id);
-        let requested = claim.requested.as_deref().map(|text| {
+        let requested = claim.requested().map(|text| {
             let span = space.parse_request(text).map_err(|error| format!("requested address {text:?}: {error}"))?;
             match record.pre_allocations.owner(span).filter(|owner| *owner != key) {
                 Some(owner) => Err(format!("requested address {span} is pre-allocated to {owner}")),

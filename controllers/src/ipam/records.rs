@@ -31,6 +31,7 @@ pub type Slot = u32;
 pub type PoolId = u32;
 
 /// What there is under one namespace and name.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Entry {
     pub namespace: Name,
@@ -41,6 +42,7 @@ pub struct Entry {
 }
 
 /// What a process remembers of a claim that is not settled. Losing it loses time, nothing else.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Motion {
     /// When the claim was first seen without an address, or its deletion was.
@@ -73,6 +75,9 @@ pub struct Motion {
 pub struct Post {
     pub claim: Uid,
     pub pool: PoolId,
+    pub span: Span,
+    /// While it is on its way the claim was published with another object: only what its answer names is ours.
+    pub told: bool,
     pub sent: Instant,
     pub answered: Option<(Instant, Uid)>,
 }
@@ -123,6 +128,7 @@ impl fmt::Display for PoolKey {
 }
 
 /// A pool, what is known of its values, and who refers to it.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct PoolEntry {
     pub key: PoolKey,
@@ -151,6 +157,7 @@ pub struct PoolEntry {
 }
 
 /// A pool object. There are few of these, so it is kept whole.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct PoolRecord {
     pub uid: Uid,
@@ -173,6 +180,7 @@ pub struct PoolRecord {
 }
 
 /// A cluster that exists or is referred to.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub struct ClusterEntry {
     /// Whether it is paused; `None` while it does not exist.

@@ -326,18 +326,18 @@ mod tests {
                 spec.clone(),
             ),
             (
-                delete(&addresses(), at, "web-0", "uid-1").unwrap(),
+                delete(&addresses(), at, "web-0", "uid-1", "7").unwrap(),
                 "DELETE",
                 format!("{place}/web-0?"),
                 "application/json",
-                json!({ "preconditions": { "uid": "uid-1" } }),
+                json!({ "preconditions": { "uid": "uid-1", "resourceVersion": "7" } }),
             ),
         ] {
             assert_eq!((request.method().as_str(), request.uri().to_string()), (method, uri));
             assert_eq!(request.headers()[header::CONTENT_TYPE], kind);
             assert_eq!(serde_json::from_slice::<Value>(request.body()).unwrap(), body);
         }
-        assert!(delete(&addresses(), at, "", "uid-1").is_err());
+        assert!(delete(&addresses(), at, "", "uid-1", "7").is_err());
     }
 
     #[tokio::test]
@@ -349,7 +349,7 @@ mod tests {
             let (_, send) = server.next_request().await.unwrap();
             send.send_response(respond(200, &[], &json!({ "kind": "Status", "status": "Success" })));
         });
-        let request = delete(&addresses(), Some("team-a"), "web-0", "uid-1").unwrap();
+        let request = delete(&addresses(), Some("team-a"), "web-0", "uid-1", "7").unwrap();
         let target = Target { verb: "delete", resource: "ipaddresses" };
         writer.send::<IgnoredAny>(Priority::Release, target, request, || true).await.unwrap();
     }

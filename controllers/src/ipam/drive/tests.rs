@@ -21,7 +21,7 @@ use crate::kit::watch::Seen;
 use crate::kit::writes::Writer;
 use crate::kit::writes::scripted::{ApiServer, respond, status};
 use api::PoolKind;
-use api::names::{PROTECT_ADDRESS, RELEASE_ADDRESS};
+use api::names::{LOST_ADDRESS, PROTECT_ADDRESS, RELEASE_ADDRESS};
 use poolutil::ReservationState;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -263,7 +263,7 @@ async fn a_release_deletes_and_unprotects_the_address_then_lets_the_claim_go() {
         {"op": "test", "path": "/metadata/finalizers/1", "value": PROTECT_ADDRESS},
         {"op": "remove", "path": "/metadata/finalizers/1"},
     ]);
-    let delete = json!({"preconditions": {"uid": "a-web"}});
+    let delete = json!({"preconditions": {"uid": "a-web", "resourceVersion": "1"}});
     assert_eq!(asked, [(format!("DELETE {ADDRESSES}/web"), delete), (format!("PATCH {ADDRESSES}/web"), patch)]);
     assert_eq!(next, Next::Done);
     assert_eq!(bed.pass([]).await.0, [], "nothing more before it is seen to be gone");
@@ -459,26 +459,25 @@ async fn a_loser_is_deleted_and_its_value_tried_no_more() {
     bed.claim(protected());
     bed.address(made());
     let left = ok(200, &json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}}));
-    let unbound = ok(200, &serde_json::to_value(protected()).unwrap());
-    let (asked, _) = bed.pass([("DELETE", left), ("GET", unbound), ("PATCH", changed())]).await;
-    assert_eq!(asked[0], (format!("DELETE {ADDRESSES}/web"), json!({"preconditions": {"uid": "a-web"}})));
-    assert_eq!(asked[1].0, format!("GET {CLAIM}"));
+    let (asked, _) = bed.pass([("PATCH", changed()), ("DELETE", left), ("PATCH", changed())]).await;
+    let lost = json!({"metadata": {"resourceVersion": "1", "annotations": {LOST_ADDRESS: "a-web"}}});
+    let this = json!({"preconditions": {"uid": "a-web", "resourceVersion": "1"}});
+    assert_eq!(asked[0], (format!("DELETE {ADDRESSES}/web"), this));
+    assert_eq!(asked[1], (format!("PATCH {CLAIM}"), lost));
     assert_eq!(asked[2].0, format!("PATCH {ADDRESSES}/web"));
     assert!(bed.facts().wishes.collided);
     assert_eq!(bed.pass([]).await.0, [], "nothing is built on what was deleted");
 }
 
 #[tokio::test]
-async fn a_loser_that_another_manager_published_meanwhile_keeps_our_finalizer() {
+async fn a_loser_that_another_manager_published_meanwhile_is_left_alone() {
     let mut bed = Bed::new();
     bed.claim(claim("first", ""));
     bed.address(address("first", "10.0.0.10", OURS));
     bed.claim(protected());
     bed.address(made());
-    let left = ok(200, &json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}}));
-    let published = ok(200, &serde_json::to_value(bound("web", "")).unwrap());
-    let (asked, _) = bed.pass([("DELETE", left), ("GET", published)]).await;
-    assert_eq!(asked.len(), 2);
+    let (asked, _) = bed.pass([("PATCH", refuse(409, "Conflict", "the claim has changed"))]).await;
+    assert_eq!(asked.len(), 1);
     assert!(!bed.facts().wishes.collided);
 }
 

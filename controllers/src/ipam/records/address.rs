@@ -10,6 +10,7 @@ use crate::ipam::compact::{List, Name, Names, Packed, Revision, Seconds, Uid};
 use crate::ipam::owners;
 
 /// An address object.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Address {
     pub uid: Uid,
@@ -30,6 +31,7 @@ pub struct Address {
 }
 
 /// An address's owner references, and the claim it refers to.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 enum Ties {
     /// Exactly as we write them, to the claim of its own name and to its pool, with these UIDs.
@@ -44,6 +46,7 @@ enum Ties {
     Other(Box<OtherTies>),
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct OtherTies {
     owners: Box<[OwnerReference]>,

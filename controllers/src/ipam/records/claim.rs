@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use api::capi::{CapiVersion, ClaimConditions, ClaimReady, IpAddressClaim, ReadyView};
-use api::names::{CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT};
+use api::names::{
+    CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, LOST_ADDRESS, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT,
+};
 use api::reasons::ClaimReason;
 use k8s_openapi::jiff::Timestamp;
 
@@ -11,6 +13,7 @@ use super::{PoolId, annotation, label, seconds};
 use crate::ipam::compact::{List, Name, Names, Revision, Seconds, Uid};
 
 /// A claim on one of our pools.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Claim {
@@ -27,8 +30,7 @@ pub struct Claim {
     pub cluster: Option<Name>,
     /// The cluster label that its address shall carry.
     pub label: Option<Name>,
-    /// What its annotation asks for.
-    pub requested: Option<Box<Box<str>>>,
+    annotated: Option<Box<Annotated>>,
     pub conditions: Conditions,
     pub bound: bool,
     pub moving: bool,
@@ -36,7 +38,16 @@ pub struct Claim {
     pub release_now: bool,
 }
 
+/// What few claims say in annotations.
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug, Default, PartialEq)]
+struct Annotated {
+    requested: Option<Box<str>>,
+    lost: Option<Uid>,
+}
+
 /// A claim's conditions: a few bytes in the common case, the whole of them otherwise.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub enum Conditions {
     /// There are none.
@@ -64,7 +75,10 @@ impl Claim {
         let spec = claim.spec.cluster_name.as_deref().filter(|name| !name.is_empty());
         let mut intern = |name: Option<&str>| name.map(|name| names.intern(name));
         let (cluster, label) = (intern(spec.or(label)), intern(label.or(spec)));
-        let requested = annotation(meta, REQUESTED_ADDRESS).or_else(|| annotation(meta, REQUESTED_ADDRESS_SHORT));
+        let annotated = Annotated {
+            requested: annotation(meta, REQUESTED_ADDRESS).or_else(|| annotation(meta, REQUESTED_ADDRESS_SHORT)).map(Into::into),
+            lost: annotation(meta, LOST_ADDRESS).map(Uid::new),
+        };
         Self {
             uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
             revision: Revision::new(meta.resource_version.as_deref().unwrap_or_default()),
@@ -76,13 +90,23 @@ impl Claim {
             finalizers: names.intern_list(meta.finalizers.as_deref().unwrap_or_default()),
             cluster,
             label,
-            requested: requested.map(|text| Box::new(text.into())),
+            annotated: (annotated != Annotated::default()).then(|| Box::new(annotated)),
             conditions: Conditions::read(claim, version),
             bound: claim.status.address_ref.as_ref().is_some_and(|address| Some(&address.name) == meta.name.as_ref()),
             moving: annotation(meta, DELETE_FOR_MOVE).is_some(),
             paused: annotation(meta, PAUSED).is_some(),
             release_now: annotation(meta, RELEASE_NOW) == Some("true"),
         }
+    }
+
+    /// What its annotation asks for.
+    pub fn requested(&self) -> Option<&str> {
+        self.annotated.as_ref()?.requested.as_deref()
+    }
+
+    /// The UID of an address that must not be published for it any more.
+    pub fn lost(&self) -> Option<&Uid> {
+        self.annotated.as_ref()?.lost.as_ref()
     }
 }
 

@@ -132,7 +132,8 @@ impl World {
             && let Some(motion) = entry.motion.as_mut()
         {
             motion.wrote_address = None;
-            motion.post = None;
+            // A POST that is on its way still may take effect: it was refused as long as the name was taken.
+            motion.post.take_if(|post| post.answered.as_ref().is_some_and(|(_, uid)| *uid == address.uid));
         }
         if ours && let Some(motion) = self.motion(slot) {
             motion.former = address.span();

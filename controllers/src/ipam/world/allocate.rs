@@ -41,7 +41,7 @@ impl World {
         let want = match wish {
             Wish::Named(span) | Wish::Former(span) | Wish::Remembered(span) => Want::Exactly(span),
             Wish::Lowest => Want::Lowest,
-            Wish::Scattered => Want::Nth(rand::random_range(0..SCATTER)),
+            Wish::Scattered => Want::Nth((self.dice)(SCATTER)),
         };
         // Room that came free may have been set aside for the claim before it began to ask for a certain value.
         if let Want::Exactly(span) = want {
@@ -119,7 +119,7 @@ impl World {
         }
         entry.ledger.set_state(slot, ReservationState::Sent);
         if let Some(motion) = self.motion(slot) {
-            motion.post = Some(Post { claim: claim.clone(), pool, sent: Instant::now(), answered: None });
+            motion.post = Some(Post { claim: claim.clone(), pool, span, told: false, sent: Instant::now(), answered: None });
         }
         true
     }

@@ -123,6 +123,7 @@ impl Watched {
 }
 
 /// See the module.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct World {
     pub(super) scope: Scope,
@@ -148,6 +149,8 @@ pub struct World {
     /// Whether addresses of namespaces that are not ours are seen too.
     pub(super) addresses_everywhere: bool,
     outbox: Vec<Wake>,
+    /// A number below its argument: which of several open values a claim takes after a collision.
+    pub(super) dice: fn(usize) -> usize,
 }
 
 impl World {
@@ -172,6 +175,7 @@ impl World {
             address_revision: 0,
             addresses_everywhere: true,
             outbox: Vec::new(),
+            dice: |sides| rand::random_range(0..sides),
         }
     }
 

@@ -76,10 +76,16 @@ pub fn apply_status(
     send_patch(resource, namespace, name, Part::Status, &params, &Patch::Apply(object))
 }
 
-/// Deletes the object of that name only if it still is the one with that UID.
-pub fn delete(resource: &ApiResource, namespace: Option<&str>, name: &str, uid: &str) -> Result<WriteRequest, Error> {
-    let params = DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-    at(resource, namespace).delete(name, &params)
+/// Deletes the object of that name only if it still is this one, in this version.
+pub fn delete(
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+) -> Result<WriteRequest, Error> {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_owned()) };
+    at(resource, namespace).delete(name, &DeleteParams::default().preconditions(preconditions))
 }
 
 fn at(resource: &ApiResource, namespace: Option<&str>) -> Request {

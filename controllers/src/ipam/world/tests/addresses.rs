@@ -347,9 +347,9 @@ fn whose_an_address_is_follows_from_its_references() {
     given.address(address("a", "10.0.0.10", &owner("earlier")));
     assert_eq!(relation(&given), Relation::Ours, "a live one is adopted");
     given.address(address("a", "10.0.0.10", &format!("{}, {going}", owner("earlier"))));
-    assert_eq!(relation(&given), Relation::Earlier);
+    assert_eq!(relation(&given), Relation::Another);
     given.address(address("a", "10.0.0.10", going));
-    assert_eq!(relation(&given), Relation::Earlier);
+    assert_eq!(relation(&given), Relation::Another);
     given.address(address("a", "10.0.0.10", &format!("{}, {going}", owner("c-a"))));
     assert_eq!(relation(&given), Relation::Ours);
     let mut other = address("a", "10.0.0.10", "");
@@ -405,4 +405,40 @@ fn an_incomplete_address_lacks_just_what_is_missing() {
                  ownerReferences: [{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}]";
     given.address(address("a", "10.0.0.10", going));
     assert_eq!(given.facts("a").address.unwrap().repair.unwrap().finalizers, None, "a deleting one gets no finalizer");
+}
+
+#[test]
+fn a_creation_on_its_way_is_remembered_while_another_object_of_its_name_comes_and_goes() {
+    let mut given = Given::pool_of(2);
+    given.claim(claim("a", ""));
+    given.allocate("a", Wish::Lowest).unwrap();
+    let slot = given.slot("a");
+    assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
+    given.address(address("a", "10.0.0.10", OURS));
+    given.address_gone("a");
+    given.claim_gone("a");
+    given.world.answered(slot, Uid::new("a-second"));
+    let facts = given.facts("a");
+    assert_eq!(facts.reservation.map(|held| (held.span, held.state)), Some((span("10.0.0.10"), ReservationState::Answered)));
+    let owner = "{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}";
+    let mut second = address("a", "10.0.0.10", &format!("{OURS}, ownerReferences: [{owner}]"));
+    second.metadata.uid = Some("a-second".to_owned());
+    given.address(second.clone());
+    assert!(given.facts("a").address.unwrap().made_here);
+    second.metadata.owner_references.as_mut().unwrap()[0].uid = "c-later".to_owned();
+    given.address(second);
+    assert!(!given.facts("a").address.unwrap().made_here, "a later claim has taken it over");
+}
+
+#[test]
+fn an_address_that_a_later_claim_took_over_is_no_concern_of_the_earlier_one() {
+    let mut given = Given::pool_of(1);
+    given.claim(claim("a", "deletionTimestamp: '2026-01-01T00:00:00Z'"));
+    let owner = |uid: &str| {
+        format!("ownerReferences: [{{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: {uid}}}]")
+    };
+    given.address(address("a", "10.0.0.10", &owner("c-a")));
+    assert_eq!(given.facts("a").address.unwrap().relation, Relation::Ours);
+    given.address(address("a", "10.0.0.10", &owner("c-later")));
+    assert_eq!(given.facts("a").address.unwrap().relation, Relation::Another);
 }
