@@ -13,6 +13,8 @@ mod annotations;
 mod compact;
 mod drive;
 mod facts;
+#[cfg(test)]
+mod model;
 mod objects;
 mod observe;
 mod owners;
