@@ -40,6 +40,8 @@ struct Drive<'a> {
     pool: String,
     priority: Priority,
     holds: Holds,
+    /// Whether the claim has been told an address already.
+    bound: bool,
 }
 
 /// Performs the steps of `plan`; a step that fails ends it, and its error says when to look again.
@@ -59,6 +61,7 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
             row => priority(row),
         },
         holds,
+        bound: facts.claim.as_ref().is_some_and(|claim| claim.bound),
     };
     let recheck = plan.recheck;
     for step in plan.steps {
@@ -193,6 +196,11 @@ impl Drive<'_> {
     }
 
     async fn create(&self, span: Span, claim: &Uid, label: Option<&str>, pool: &PoolView) -> Result<(), WriteError> {
+        // What is missing beside a bound claim may have been released by another manager, whose claim our view still shows.
+        if self.bound && !self.is_alive(claim).await? {
+            debug!(claim = self.title(), "the claim goes: its address is not made anew");
+            return Ok(());
+        }
         let request = self.objects().create_address(span, claim, label, pool, self.ctx.watch_filter());
         let answer = self.send_if(request, || self.ctx.world().sends(self.slot, claim, span)).await;
         match answer {
@@ -284,6 +292,13 @@ impl Drive<'_> {
             Deletion::Abandoned => {}
         }
         Ok(())
+    }
+
+    /// Whether the claim with this UID exists and is not deleting.
+    async fn is_alive(&self, uid: &Uid) -> Result<bool, WriteError> {
+        let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
+        let meta = claim.map(|claim| claim.metadata).filter(|meta| meta.deletion_timestamp.is_none());
+        Ok(meta.is_some_and(|meta| Uid::new(meta.uid.as_deref().unwrap_or_default()) == *uid))
     }
 
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {

@@ -181,6 +181,26 @@ fn at_most(next: Next, limit: Duration) -> bool {
 }
 
 #[tokio::test]
+async fn an_address_is_made_anew_only_for_a_claim_that_lives_behind_our_view() {
+    let mut bed = Bed::new();
+    let seen = bound("web", &format!("finalizers: [{RELEASE_ADDRESS}], generation: 1"));
+    bed.claim(seen.clone());
+    let mut going = seen.clone();
+    going.metadata.deletion_timestamp = claim("web", "deletionTimestamp: '2026-01-01T00:00:00Z'").metadata.deletion_timestamp;
+    let mut other = seen.clone();
+    other.metadata.uid = Some("another".to_owned());
+    let found = |claim: &IpAddressClaim| ok(200, &serde_json::to_value(claim).unwrap());
+    for answer in [refuse(404, "NotFound", "gone"), found(&going), found(&other)] {
+        let (asked, _) = bed.pass([("GET", answer)]).await;
+        assert_eq!(asked.iter().map(|(request, _)| &**request).collect::<Vec<_>>(), [format!("GET {CLAIM}")]);
+        assert_eq!(bed.reserved(), Some(ReservationState::Unsent));
+    }
+    let (asked, _) = bed.pass([("GET", found(&seen)), ("POST", created())]).await;
+    assert_eq!(asked.len(), 2);
+    assert_eq!(bed.reserved(), Some(ReservationState::Answered));
+}
+
+#[tokio::test]
 async fn a_claim_that_goes_before_its_bind_is_sent_gets_no_address() {
     let mut bed = Bed::new();
     bed.claim(claim("web", ""));
