@@ -32,7 +32,7 @@ pub fn trials() -> Vec<Standalone> {
 async fn a_manager_that_sees_everything_late_gives_no_address_twice() -> Result<()> {
     let claims = size(300, 3000);
     let mut random = seeded("late_view");
-    let (stage, mut witness) = (Stage::with_proxy(1, &mut random).await?, Witness::default());
+    let (stage, mut witness) = (Stage::with_proxy(&command(), 1, &mut random).await?, Witness::default());
     let late = &stage.proxies[0];
     late.set(Faults { watch_delay: LATE, ..Faults::default() });
     let pool = stage.pool_of(claims).await?;
@@ -94,7 +94,7 @@ async fn addresses_given_from_a_late_view_lose_and_are_counted() -> Result<()> {
 
 /// A manager that was killed when it had created the address of the claim `web` and not published it; the value and UID of that.
 async fn killed_before_it_publishes() -> Result<(Stage, testbed::Pool, String, String)> {
-    let stage = Stage::with_proxy(0, &mut seeded("killed_before_it_publishes")).await?;
+    let stage = Stage::with_proxy(&command(), 0, &mut seeded("killed_before_it_publishes")).await?;
     let (scene, proxy, manager) = (&stage.scene, &stage.proxies[0], &stage.managers[0]);
     let pool = stage.pool_of(20).await?;
     scene.up_to_date(&pool).await?;
@@ -144,7 +144,7 @@ async fn a_manager_killed_before_it_publishes_takes_another_address_if_somebody_
 async fn refused_and_hanging_and_lost_requests_lose_and_double_no_address() -> Result<()> {
     let claims = size(320, 1000);
     let mut random = seeded("refused_and_hanging");
-    let (stage, mut witness) = (Stage::with_proxy(0, &mut random).await?, Witness::default());
+    let (stage, mut witness) = (Stage::with_proxy(&command(), 0, &mut random).await?, Witness::default());
     let proxy = &stage.proxies[0];
     let pool = stage.pool_of(claims).await?;
     let faults = Faults::default();

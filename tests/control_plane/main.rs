@@ -11,7 +11,8 @@
 //!
 //! Nothing is started before the first trial that needs it, so `cargo test --test control_plane single::claims` starts one
 //! control plane with one manager. `IPAM_MANAGER="<command line>"` runs another manager through the same trials;
-//! `TESTBED_SEED=<number>` repeats the restarts of an earlier run.
+//! `TESTBED_SEED=<number>` repeats the restarts of an earlier run. `TESTBED_FULL=1` gives trials about failures their full size.
+//! `SOAK_MINUTES=<number>` runs random failures for so long instead of the trials, see [`soak`].
 
 mod admission;
 mod admission_served;
@@ -40,6 +41,7 @@ mod quiet;
 mod running;
 mod samples;
 mod server;
+mod soak;
 mod stage;
 
 use std::process::ExitCode;
@@ -74,6 +76,9 @@ fn standalone_trials() -> Vec<Standalone> {
 }
 
 fn main() -> ExitCode {
+    if let Some(time) = soak::asked_for() {
+        return soak::run(time);
+    }
     let mut arguments = Arguments::from_args();
     // Trials mostly wait, so more of them than cores keep the manager busy.
     arguments.test_threads.get_or_insert(6);
