@@ -74,9 +74,9 @@ fn round(seed: u64) -> Result<Outcome> {
         let mut outcome = Outcome { managers: stage.managers.len(), ..Outcome::default() };
 
         let end = Instant::now() + STORM;
-        let mut storms = dice.pop().context("no dice")?;
-        let stormy = Arc::clone(&stage);
-        let storm = tokio::task::spawn_blocking(move || storm(&stormy, deadly, &mut storms, end));
+        let mut fate = dice.pop().context("no dice")?;
+        let disturbed = Arc::clone(&stage);
+        let storm = tokio::task::spawn_blocking(move || storm(&disturbed, deadly, &mut fate, end));
         let work = dice.into_iter().map(|dice| work(&stage.scene, &pools, deadly, dice, end));
         let (work, watched) = tokio::join!(futures::future::join_all(work), watch(&stage.scene, end));
         outcome.done = storm.await??;
@@ -190,9 +190,9 @@ fn storm(stage: &Stage, deadly: bool, random: &mut StdRng, end: Instant) -> Resu
             }
             5 => {
                 if random.random_bool(0.5) {
-                    proxy.cut()
+                    proxy.cut();
                 } else {
-                    proxy.cut_watches()
+                    proxy.cut_watches();
                 }
                 "cut"
             }
