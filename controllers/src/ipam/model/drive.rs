@@ -86,7 +86,7 @@ enum Failure {
 /// What follows an answer.
 enum Then {
     Nothing,
-    Send(Doing, WriteRequest),
+    Send(Box<(Doing, WriteRequest)>),
     Fail(Failure),
 }
 
@@ -123,19 +123,18 @@ impl Process {
             let Some(task) = self.tasks.get_mut(&name).filter(|task| task.flights.is_empty()) else { return };
             let (slot, failure) = (task.slot, task.failure);
             let step = task.steps.next().filter(|_| failure.is_none());
-            match step {
-                Some(step) => self.begin(name, step, at),
-                None => {
-                    let recheck = task.recheck;
-                    self.tasks.remove(&name);
-                    self.heed(at);
-                    self.world().sweep(slot);
-                    match failure {
-                        None => self.rest(slot, recheck, at),
-                        Some(Failure::Again) => self.push(slot),
-                        Some(Failure::Wait) => self.rest(slot, Some(REFUSED), at),
-                    }
-                }
+            if let Some(step) = step {
+                self.begin(name, step, at);
+                continue;
+            }
+            let recheck = task.recheck;
+            self.tasks.remove(&name);
+            self.heed(at);
+            self.world().sweep(slot);
+            match failure {
+                None => self.rest(slot, recheck, at),
+                Some(Failure::Again) => self.push(slot),
+                Some(Failure::Wait) => self.rest(slot, Some(REFUSED), at),
             }
         }
     }
@@ -166,8 +165,10 @@ impl Process {
             Step::Tell { patch, revision } => (Doing::Tell(revision), objects.claim_status(&patch)),
             Step::DeleteAddress { uid, revision, why, .. } => {
                 let (target, mut request) = objects.delete_address(&uid, &revision);
-                if at.broken == Some(Broken::DeletesAnyVersion) {
-                    request.iter_mut().for_each(|request| *request.body_mut() = Vec::new());
+                if at.broken == Some(Broken::DeletesAnyVersion)
+                    && let Ok(request) = &mut request
+                {
+                    request.body_mut().clear();
                 }
                 (Doing::Delete { uid, why }, (target, request))
             }
@@ -198,7 +199,7 @@ impl Process {
         let then = self.follow(name, doing, answer.clone(), at);
         let Some(task) = self.tasks.get_mut(&name) else { return };
         match then {
-            Then::Send(doing, request) => task.send(doing, request, at),
+            Then::Send(next) => task.send(next.0, next.1, at),
             // Of two requests sent together it is the creation whose failure counts.
             Then::Fail(failure) if creates => task.failure = Some(failure),
             Then::Fail(failure) => task.failure = task.failure.or(Some(failure)),
@@ -213,7 +214,7 @@ impl Process {
         let slot = self.tasks[&name].slot;
         match (doing, answer) {
             (Doing::Create { span, claim }, Answer::AlreadyExists) => {
-                Then::Send(Doing::Compare { span, claim }, get(Kind::Addresses, name))
+                Then::Send(Box::new((Doing::Compare { span, claim }, get(Kind::Addresses, name))))
             }
             (Doing::Create { .. }, Answer::NotFound) => {
                 self.world().not_made(slot);
@@ -226,12 +227,12 @@ impl Process {
             }
             (Doing::Delete { uid, why }, Answer::NotFound) => {
                 self.world().deleted(slot, &uid);
-                self.gone(slot, why);
+                self.gone(slot, Some(why));
                 Then::Nothing
             }
             (Doing::Unprotect { uid, why }, Answer::NotFound) => {
                 self.world().removed(slot, &uid);
-                why.into_iter().for_each(|why| self.gone(slot, why));
+                self.gone(slot, why);
                 Then::Nothing
             }
             (Doing::ReleaseClaim, Answer::NotFound) => Then::Nothing,
@@ -286,7 +287,7 @@ impl Process {
                 if finalizers(object).is_empty() {
                     self.world().removed(slot, &uid);
                 }
-                why.into_iter().for_each(|why| self.gone(slot, why));
+                self.gone(slot, why);
             }
             Doing::AskOwner { uid, finalizers, owner } => {
                 if Some(Uid::new(object.uid())) != owner {
@@ -315,18 +316,16 @@ impl Process {
 
     fn unprotect(&mut self, name: usize, uid: Uid, finalizers: &[String], why: Option<Deletion>) -> Then {
         let slot = self.tasks[&name].slot;
-        match self.tasks[&name].objects().unprotect_address(&uid, finalizers) {
-            Some((_, request)) => Then::Send(Doing::Unprotect { uid, why }, request.unwrap()),
-            None => {
-                why.into_iter().for_each(|why| self.gone(slot, why));
-                Then::Nothing
-            }
+        if let Some((_, request)) = self.tasks[&name].objects().unprotect_address(&uid, finalizers) {
+            return Then::Send(Box::new((Doing::Unprotect { uid, why }, request.unwrap())));
         }
+        self.gone(slot, why);
+        Then::Nothing
     }
 
     /// The address is deleted.
-    fn gone(&mut self, slot: Slot, why: Deletion) {
-        if why == Deletion::Lost {
+    fn gone(&mut self, slot: Slot, why: Option<Deletion>) {
+        if why == Some(Deletion::Lost) {
             self.world().collided(slot);
         }
     }

@@ -101,13 +101,11 @@ fn counter_example(scene: &Scene, nodes: &[Node], end: u32, what: String) -> Cou
     let mut trace = vec![format!("{:<28}{state}", "")];
     for step in way.into_iter().rev() {
         let asked = state.describe(step);
-        match state.after(step, scene, &mut known) {
-            Ok(next) => state = next,
-            Err(_) => {
-                trace.push(asked);
-                break;
-            }
-        }
+        let Ok(next) = state.after(step, scene, &mut known) else {
+            trace.push(asked);
+            break;
+        };
+        state = next;
         trace.push(format!("{asked:<28}{state}"));
     }
     CounterExample { what, trace }

@@ -72,9 +72,9 @@ impl Process {
         world.clusters(Seen::<Cluster>::NotServed);
         for kind in PoolKind::ALL {
             if kind.is_prefix() {
-                world.pools(kind, Seen::<PrefixPool>::NotServed)
+                world.pools(kind, Seen::<PrefixPool>::NotServed);
             } else {
-                world.pools(kind, Seen::<IpPool>::NotServed)
+                world.pools(kind, Seen::<IpPool>::NotServed);
             }
         }
         world.pools(PoolKind::InClusterIPPool, Seen::Changed(pool));

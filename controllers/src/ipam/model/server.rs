@@ -192,9 +192,9 @@ impl Server {
         digest(self)
     }
 
-    /// How many names there are.
-    pub fn size(&self) -> usize {
-        self.claims.len()
+    /// The names that are used, by number.
+    pub fn names(&self) -> std::ops::Range<usize> {
+        0..self.claims.len()
     }
 
     /// All objects of a kind, as a list shows them.

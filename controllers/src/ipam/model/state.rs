@@ -1,4 +1,4 @@
-//! All there is at one moment, the moves that can come next, and what must never be.
+//! All there is at one moment, and the moves that can come next.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use api::v1alpha2::IpPool;
 use super::drive::Flight;
 use super::process::{At, Clock, Process};
 use super::server::{Answer, Event, Kind, Server, digest};
-use super::{Budget, NAMES, Prompt, Scene};
+use super::{Budget, Prompt, Scene};
 use crate::ipam::world::tests;
 use crate::kit::writes::WriteRequest;
 
@@ -185,7 +185,7 @@ impl State {
                 paid.push(Move::Wait);
             }
         }
-        for name in 0..NAMES.len().min(self.server.size()) {
+        for name in self.server.names() {
             match self.server.claim(name) {
                 Some(claim) if self.left.deletions > 0 && !claim.is_deleting() => paid.push(Move::Delete(name)),
                 None if self.left.creations > 0 => paid.push(Move::Create(name)),
@@ -344,61 +344,6 @@ impl State {
     fn change(&mut self, process: usize, what: impl Hash, at: At, known: &mut Known, change: impl FnOnce(&mut Process)) {
         self.processes[process] = known.process(what, &self.processes[process], at, change);
     }
-
-    /// Published: the status of a claim names an address, and that is there.
-    fn check_values(&self) -> Result<(), String> {
-        let published = |name: usize| self.server.claim(name).filter(|claim| claim.is_bound()).and(self.server.address(name));
-        for one in 0..self.server.size() {
-            for other in one + 1..self.server.size() {
-                if let (Some(this), Some(that)) = (published(one), published(other))
-                    && this.held() == that.held()
-                {
-                    return Err(format!("{} is published twice, for {} and {}", this.held(), NAMES[one], NAMES[other]));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_removal(&self, kind: Kind, object: &super::server::Object) -> Result<(), String> {
-        let claim = self.server.claim(object.name());
-        let alive = claim.filter(|claim| kind == Kind::Addresses && claim.is_bound() && !claim.is_deleting());
-        match alive.filter(|claim| claim.uid() == object.owner()) {
-            Some(_) => Err(format!("the published address of {} was removed while its claim lives", NAMES[object.name()])),
-            None => Ok(()),
-        }
-    }
-
-    /// What must hold when nothing more can happen by itself.
-    pub fn check_rest(&self, scene: &Scene) -> Result<(), String> {
-        let free = usize::from(scene.values)
-            - (0..self.server.size()).filter(|name| self.server.address(*name).is_some()).count().min(scene.values.into());
-        for name in 0..self.server.size() {
-            let (claim, address) = (self.server.claim(name), self.server.address(name));
-            match (claim, address) {
-                (Some(claim), _) if claim.is_deleting() => return Err(format!("{} is deleting for ever", NAMES[name])),
-                (Some(claim), Some(_)) if !claim.is_bound() => {
-                    return Err(format!("{} has an address that is not published", NAMES[name]));
-                }
-                (Some(claim), None) if claim.is_bound() => {
-                    return Err(format!("{} names an address that is not there", NAMES[name]));
-                }
-                (Some(claim), None) if claim.reason() != "PoolExhausted" => return Err(format!("{} was forgotten", NAMES[name])),
-                (Some(_), None) if free > 0 => return Err(format!("{} waits although there is room", NAMES[name])),
-                (None, Some(_)) if scene.budget.kills == 0 && scene.budget.silences == 0 => {
-                    return Err(format!("the address {} has no claim", NAMES[name]));
-                }
-                _ => {}
-            }
-        }
-        for process in &self.processes {
-            let reserved: usize = process.world.pools.iter().map(|(_, pool)| pool.ledger.counts().reserved).sum();
-            if reserved > 0 || process.world.has_binds_in_flight() {
-                return Err("a reservation is left".to_owned());
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Hash for Budget {
@@ -412,7 +357,7 @@ impl Hash for Budget {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>6.1}s ", Duration::from_millis(self.clock).as_secs_f32())?;
-        for name in 0..self.server.size() {
+        for name in self.server.names() {
             let claim = self.server.claim(name).map_or("-".to_owned(), |claim| {
                 format!(
                     "{}{}{}",

@@ -3,7 +3,7 @@
 
 use super::*;
 
-const BOUND: usize = 30_000;
+const BOUND: usize = 20_000;
 const QUIET: Budget = Budget { deletions: 0, creations: 0, kills: 0, relists: 0, silences: 0, early_waits: 0 };
 /// Two managers that begin with different claims, and room for one of them.
 const RIVALS: Scene = Scene {
