@@ -57,6 +57,8 @@ pub enum Run {
     Restart,
     /// Delete all claims
     Drain,
+    /// Put bound claims and their addresses into the store, start a manager beside them, use it
+    Loaded,
     /// Free addresses of a full pool that others wait for
     Waiters,
     /// Fill with two active managers

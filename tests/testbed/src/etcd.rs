@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::free_port;
@@ -59,6 +60,24 @@ impl Etcd {
         Ok(())
     }
 
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let range = self.post("kv/range", &json!({"key": bytes(key)}))?;
+        let value: ByteString =
+            serde_json::from_value(range["kvs"][0]["value"].clone()).with_context(|| format!("etcd has no {key}"))?;
+        Ok(value.0)
+    }
+
+    /// Puts values under keys, as many with one request as etcd takes.
+    pub(crate) fn put(&self, pairs: &[(String, String)]) -> Result<()> {
+        for some in pairs.chunks(128) {
+            let puts: Vec<_> =
+                some.iter().map(|(key, value)| json!({"requestPut": {"key": bytes(key), "value": bytes(value)}})).collect();
+            self.post("kv/txn", &json!({"success": puts}))?;
+        }
+        Ok(())
+    }
+
     fn wait_until_healthy(&self) -> Result<()> {
         self.process.becomes(Duration::from_secs(30), || {
             let health = ureq::get(format!("{}/health", self.url)).call()?.body_mut().read_to_string()?;
@@ -74,4 +93,9 @@ impl Etcd {
             .with_context(|| format!("etcd: {call}"))?;
         Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
     }
+}
+
+/// As etcd's JSON has keys and values.
+fn bytes(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
 }
