@@ -16,7 +16,7 @@ test: ## Run every test; builds the control plane's programs first (once, about 
 	cargo run --quiet --package testbed -- build
 	cargo test --workspace
 
-bench: ## Measure against a raw server, under 5 minutes; bigger: BENCH="--sizes 1000,10000 --pools 1,1000"; all: BENCH=--help
+bench: ## Measure against a raw server, under 5 minutes; bigger: BENCH="--sizes 1000,10000 --pools 1,1000"; Services: BENCH=externalip; all: BENCH=--help
 	cargo build --release --bin manager --package ipam-in-cluster --bin bench --package bench
 	@target/release/bench $(BENCH)
 
