@@ -11,7 +11,7 @@ use poolutil::{Cidr, Family};
 
 use super::solvers;
 use super::source::{
-    AddressPolicy, AllowedServices, FamilyPolicy, IpMode, OnNoAddress, Output, PortConflict, ReleasePolicy, Solver, SolverList,
+    AddressPolicy, AllowedServices, FamilyPolicy, IpMode, OnNoAddress, Output, PartSolver, PortConflict, ReleasePolicy, Solver,
     Source,
 };
 use super::{AddressPolicySpec, AllowedServicesSpec, ClusterExternalIPSourceSpec};
@@ -169,8 +169,12 @@ impl Findings {
 
     fn warn_of_loops(&mut self, source: &Source) {
         let publishes = source.outputs.as_ref().is_some_and(|outputs| outputs.contains(&Output::LoadBalancerStatus));
-        let reads = |list: &SolverList| list.solvers.iter().any(|solver| *solver == Solver::LoadBalancerIngress);
-        if publishes && [&source.ipv4, &source.ipv6].into_iter().flatten().any(reads) {
+        let reads = |solver: &Solver| match solver {
+            Solver::LoadBalancerIngress => true,
+            Solver::Merge(parts) => parts.iter().any(|part| part.solver == PartSolver::LoadBalancerIngress),
+            Solver::Shared(_) | Solver::IpPool(_) => false,
+        };
+        if publishes && [&source.ipv4, &source.ipv6].into_iter().flatten().any(|list| list.solvers.iter().any(reads)) {
             self.warn(
                 "spec.outputs: with LoadBalancerStatus a loadBalancerIngress solver finds nothing on Services of our class, \
                  whose status we write; use it for Services of another class only"
