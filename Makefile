@@ -22,7 +22,7 @@ soak: ## Disturb managers and API server at random for MINUTES=10, and audit aft
 	cargo run --quiet --package testbed -- build
 	SOAK_MINUTES=$(MINUTES) cargo test --quiet --test control_plane
 
-bench: ## Measure against a raw server, under 5 minutes; bigger: BENCH="--sizes 1000,10000 --pools 1,1000"; all: BENCH=--help
+bench: ## Measure against a raw server, under 5 minutes; bigger: BENCH="--sizes 1000,10000 --pools 1,1000"; Services: BENCH=externalip; all: BENCH=--help
 	cargo build --release --bin manager --package ipam-in-cluster --bin bench --package bench
 	@target/release/bench $(BENCH)
 

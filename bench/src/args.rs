@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::externalip::Size;
 
 /// Drives a manager against a control plane of its own and prints what it costs.
 ///
@@ -11,8 +13,11 @@ use clap::{Parser, ValueEnum};
 /// one quiet machine, never absolute figures of two machines.
 #[derive(Clone, Debug, Parser)]
 pub struct Args {
+    /// What is measured instead of the runs about claims
+    #[command(subcommand)]
+    pub topic: Option<Topic>,
     /// Command line of the manager, separated by spaces [default: `manager run` beside this program]
-    #[arg(long)]
+    #[arg(long, global = true)]
     manager: Option<String>,
     /// How many claims are bound at once, one round of runs for each
     #[arg(long, value_delimiter = ',', default_value = "1000,2000", value_parser = at_least_one)]
@@ -25,7 +30,7 @@ pub struct Args {
         default_values_t = Run::value_variants().iter().copied())]
     pub runs: Vec<Run>,
     /// Requests of the load generator that are under way at once, each on a connection of its own
-    #[arg(long, default_value = "32", value_parser = at_least_one)]
+    #[arg(long, global = true, default_value = "32", value_parser = at_least_one)]
     pub connections: usize,
     /// How often `steady` makes and deletes a claim
     #[arg(long, default_value = "200", value_parser = at_least_one)]
@@ -37,11 +42,18 @@ pub struct Args {
     #[arg(long)]
     pub with_finalizer: bool,
     /// How the figures are printed
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, global = true, value_enum, default_value = "table")]
     pub out: Out,
     /// Folder for the curves, drawn as SVG
     #[arg(long, default_value = "out/bench")]
     pub curves: PathBuf,
+}
+
+/// What else is measured.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Topic {
+    /// Many Services that get the addresses of many DNS names, and Services on a web service that does not work
+    Externalip(Size),
 }
 
 /// One kind of measurement.
@@ -99,7 +111,8 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(&folder).unwrap_or(path).display().to_string()
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// A number above 0.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("must be a number above 0".to_owned()),
         Ok(number) => Ok(number),
@@ -115,6 +128,14 @@ mod tests {
         let args = Args::parse_from(["bench"]);
         assert_eq!(args.runs, Run::value_variants());
         assert!(!Args::parse_from(["bench", "--runs", "ledger"]).any(&[Run::Fill, Run::Drain]));
+    }
+
+    #[test]
+    fn external_ips_are_a_topic_of_their_own() {
+        let args = Args::parse_from(["bench", "externalip", "--services", "7", "--connections", "3"]);
+        let Some(Topic::Externalip(size)) = args.topic else { panic!("{args:?}") };
+        assert_eq!((size.sources, size.services, size.hosts, size.ttl, args.connections), (1000, 7, 1000, 30, 3));
+        assert!(Args::try_parse_from(["bench", "externalip", "--ttl", "4"]).is_err());
     }
 
     #[test]

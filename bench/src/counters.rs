@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use api::externalip;
 use kube::Client;
 use kube::api::GetParams;
 use kube::core::Request;
@@ -19,6 +20,12 @@ struct Kind {
     group: String,
     /// With the subresource, if there is one.
     resource: String,
+}
+
+impl Kind {
+    fn is_for_services(&self) -> bool {
+        self.group == externalip::names::GROUP || (self.group.is_empty() && self.resource.split('/').next() == Some("services"))
+    }
 }
 
 /// The requests an API server has answered, by kind.
@@ -75,6 +82,16 @@ impl Requests {
     /// Requests for the kinds a manager reads or writes, other than watches.
     pub fn besides_watches(&self) -> u64 {
         self.named(|kind| kind.group.ends_with("cluster.x-k8s.io") && kind.verb != "WATCH").values().sum()
+    }
+
+    /// Writes to Services and to external IP sources, by anybody.
+    pub fn writes_for_services(&self) -> BTreeMap<String, u64> {
+        self.named(|kind| kind.is_for_services() && WRITES.contains(&kind.verb.as_str()))
+    }
+
+    /// Requests for Services and external IP sources, other than watches.
+    pub fn besides_watches_for_services(&self) -> u64 {
+        self.named(|kind| kind.is_for_services() && kind.verb != "WATCH").values().sum()
     }
 
     fn named(&self, of_interest: impl Fn(&Kind) -> bool) -> BTreeMap<String, u64> {
@@ -144,6 +161,28 @@ apiserver_request_total_other{verb="POST"} 7
         assert_eq!(requests.writes_per(2000)["POST ipaddresses"], 0.5);
         assert_eq!(requests.events(), 50);
         assert_eq!(requests.besides_watches(), 3000);
+    }
+
+    #[test]
+    fn requests_for_services_are_those_for_sources_too() {
+        let line = |group: &str, resource: &str, subresource: &str, verb: &str| {
+            format!(
+                "apiserver_request_total{{group=\"{group}\",resource=\"{resource}\",subresource=\"{subresource}\",verb=\"{verb}\"}} 1\n"
+            )
+        };
+        let text = [
+            line("", "services", "", "PATCH"),
+            line("", "services", "status", "APPLY"),
+            line("", "services", "", "LIST"),
+            line("", "services", "", "WATCH"),
+            line("externalip.spacebird.dev", "clusterexternalipsources", "status", "PATCH"),
+            line("", "pods", "", "PATCH"),
+        ]
+        .concat();
+        let requests = Requests::parse(&text);
+        let expected = ["APPLY services/status", "PATCH clusterexternalipsources/status", "PATCH services"];
+        assert_eq!(requests.writes_for_services(), expected.map(|kind| (kind.to_owned(), 1)).into());
+        assert_eq!(requests.besides_watches_for_services(), 4);
     }
 
     #[test]

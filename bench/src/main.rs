@@ -5,6 +5,7 @@
 //! | [`stage`], [`load`], [`watch`] | the control plane, who makes work for the manager, who sees it done |
 //! | [`ceiling`], [`counters`] | what the server can take at most, and what it says it was asked |
 //! | [`runs`] | one file per measurement |
+//! | [`externalip`] | the same of Services that follow DNS names |
 //! | [`report`], [`goals`], [`curves`] | tables, JSON, wishes beside figures, pictures |
 #![allow(clippy::print_stdout, reason = "a command line program")]
 
@@ -12,6 +13,7 @@ mod args;
 mod ceiling;
 mod counters;
 mod curves;
+mod externalip;
 mod goals;
 mod latency;
 mod load;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::args::{Args, Out, Run};
+use crate::args::{Args, Out, Run, Topic};
 use crate::load::{Batch, Room};
 use crate::report::Report;
 use crate::stage::Stage;
@@ -44,6 +46,9 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    if let Some(Topic::Externalip(size)) = &args.topic {
+        return external_ips(args, size, cores).await;
+    }
     let mut report = Report { manager: args.manager()?, cores, connections: args.connections, ..Report::default() };
     let measured = tokio::select! {
         measured = measure(args, &mut report) => measured,
@@ -57,6 +62,20 @@ async fn run(args: &Args) -> Result<()> {
     }
     for file in curves::draw(&report.fill, &args.curves)? {
         eprintln!("bench: drew {}", file.display());
+    }
+    measured
+}
+
+async fn external_ips(args: &Args, size: &externalip::Size, cores: usize) -> Result<()> {
+    let mut report =
+        externalip::Report { manager: args.manager()?, cores, connections: args.connections, ..externalip::Report::default() };
+    let measured = tokio::select! {
+        measured = externalip::measure(size, &mut report) => measured,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into),
+    };
+    match args.out {
+        Out::Table => println!("{}", report.tables()),
+        Out::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     measured
 }

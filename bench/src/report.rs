@@ -124,7 +124,8 @@ fn writes<'a>(fills: &'a [Fill], drains: &'a [Drain]) -> Vec<Writes<'a>> {
     rows
 }
 
-fn add<R: Row>(text: &mut String, rows: &[R]) {
+/// Appends a table, if it has a row.
+pub fn add<R: Row>(text: &mut String, rows: &[R]) {
     if rows.is_empty() {
         return;
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kube::Client;
 use testbed::{ControlPlane, Manager, ManagerCommand, Options};
 use tokio::task::block_in_place;
 
@@ -56,26 +57,31 @@ impl Stage {
     /// Waits until nobody has asked for pools, claims or addresses for [`QUIET`]; how long the last request took to
     /// come, or `None` if it does not become quiet.
     pub async fn settle(&self) -> Result<Option<Duration>> {
-        let spinner = bar("wait until the manager has settled", 0);
-        let begin = Instant::now();
-        let (mut last, mut seen) = (begin, self.requests().await?);
-        let settled = loop {
-            tokio::time::sleep(QUIET / 4).await;
-            let now = self.requests().await?;
-            if now.since(&seen).besides_watches() > 0 {
-                last = Instant::now();
-            }
-            seen = now;
-            if last.elapsed() >= QUIET {
-                break Some(last - begin);
-            }
-            if begin.elapsed() >= SETTLES_WITHIN {
-                break None;
-            }
-        };
-        spinner.finish_and_clear();
-        Ok(settled)
+        settled(&self.load.client, Requests::besides_watches).await
     }
+}
+
+/// The same with the requests that `of_interest` counts.
+pub async fn settled(client: &Client, of_interest: impl Fn(&Requests) -> u64) -> Result<Option<Duration>> {
+    let spinner = bar("wait until the manager has settled", 0);
+    let begin = Instant::now();
+    let (mut last, mut seen) = (begin, Requests::read(client).await?);
+    let settled = loop {
+        tokio::time::sleep(QUIET / 4).await;
+        let now = Requests::read(client).await?;
+        if of_interest(&now.since(&seen)) > 0 {
+            last = Instant::now();
+        }
+        seen = now;
+        if last.elapsed() >= QUIET {
+            break Some(last - begin);
+        }
+        if begin.elapsed() >= SETTLES_WITHIN {
+            break None;
+        }
+    };
+    spinner.finish_and_clear();
+    Ok(settled)
 }
 
 /// A figure out of the manager's own metrics, if it has that metric.

@@ -106,6 +106,7 @@ impl Fixture {
         &self.managers[0]
     }
 
+    /// The ends of the managers' logs, and what they have told.
     fn report(&self) -> String {
         let tails = self.managers.iter().map(|manager| format!("--- manager, end of its log\n{}", manager.log_tail(60)));
         let told = self.events().unwrap_or_else(|error| format!("unknown: {error:#}"));

@@ -54,12 +54,15 @@ async fn only_lasting_public_addresses_of_an_interface_are_published_and_at_once
     ip("addr add fd00:37::25/64 dev wan nodad")?;
     ip("addr add 2001:db8:37::66/64 dev wan nodad preferred_lft 0")?;
     ip("addr add 10.37.0.1/24 dev wan")?;
+    // Brings a temporary address with it.
+    std::fs::write("/proc/sys/net/ipv6/conf/wan/use_tempaddr", "2").context("let the interface have temporary addresses")?;
+    ip("addr add 2001:db8:37:1::9/64 dev wan nodad mngtmpaddr")?;
     // The manager looks again by itself only after an hour: what it sees sooner it was told.
     let stage = Stage::alone(Setup::flags(&["--external-ip-interval=1h"])).await?;
     let named = "{interface: {name: wan}}";
     let source = stage.source("public", &format!("{{ipv6: {{queryMode: all, solvers: [{named}]}}}}")).await?;
     stage.bound_service("web", &source, "{}").await?;
-    stage.publishes("web", &["2001:db8:37::1"]).await?;
+    stage.publishes("web", &["2001:db8:37::1", "2001:db8:37:1::9"]).await?;
     // A host part may come from a private address.
     let parts = format!(
         "{{mask: 'ffff:ffff:ffff:ffff::', solver: {{static: {{addresses: ['2001:db8:99::']}}}}}}, \
@@ -75,9 +78,9 @@ async fn only_lasting_public_addresses_of_an_interface_are_published_and_at_once
     ip("addr add 203.1.37.1/32 dev wan")?;
     stage.publishes("four", &["203.1.37.1"]).await?;
     ip("addr add 2001:db8:37::2/64 dev wan nodad")?;
-    stage.publishes("web", &["2001:db8:37::1", "2001:db8:37::2"]).await?;
+    stage.publishes("web", &["2001:db8:37::1", "2001:db8:37::2", "2001:db8:37:1::9"]).await?;
     ip("addr del 2001:db8:37::1/64 dev wan")?;
-    stage.publishes("web", &["2001:db8:37::2"]).await?;
+    stage.publishes("web", &["2001:db8:37::2", "2001:db8:37:1::9"]).await?;
 
     let missing = stage.source("missing", &v4("{interface: {name: dmz}}")).await?;
     stage.bound_service("missing", &missing, "{}").await?;

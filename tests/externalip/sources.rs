@@ -79,8 +79,9 @@ async fn what_happened_while_the_manager_was_down_is_made_up_for() -> Result<()>
     let stage = Stage::alone(Setup::default()).await?;
     let source = stage.source("public", &v4(&fixed("203.1.13.4"))).await?;
     let lost = stage.source("lost", &v4(&fixed("203.1.13.5"))).await?;
-    for service in ["unbound", "deleted", "bound"] {
-        stage.bound_service(service, &source, "{spec: {externalIPs: [10.9.9.9]}}").await?;
+    for (service, port) in [("unbound", 443), ("deleted", 444), ("bound", 445)] {
+        let more = format!("{{spec: {{externalIPs: [10.9.9.9], ports: [{{port: {port}}}]}}}}");
+        stage.bound_service(service, &source, &more).await?;
         stage.publishes(service, &["10.9.9.9", "203.1.13.4"]).await?;
     }
     stage.bound_service("lost", &lost, "{}").await?;
@@ -90,7 +91,7 @@ async fn what_happened_while_the_manager_was_down_is_made_up_for() -> Result<()>
     stage.bind("unbound", None).await?;
     stage.delete("Service", "deleted").await?;
     stage.delete("ClusterExternalIPSource", &lost).await?;
-    stage.service("new", "{}").await?;
+    stage.service("new", "{spec: {ports: [{port: 446}]}}").await?;
     stage.bind("new", Some(&source)).await?;
     let before = stage.api("Service").get("bound").await?;
     stage.manager().restart()?;

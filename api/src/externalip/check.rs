@@ -11,7 +11,7 @@ use poolutil::{Cidr, Family};
 
 use super::solvers;
 use super::source::{
-    AddressPolicy, AllowedServices, FamilyPolicy, IpMode, OnNoAddress, Output, PortConflict, ReleasePolicy, Solver, SolverList,
+    AddressPolicy, AllowedServices, FamilyPolicy, IpMode, OnNoAddress, Output, PartSolver, PortConflict, ReleasePolicy, Solver,
     Source,
 };
 use super::{AddressPolicySpec, AllowedServicesSpec, ClusterExternalIPSourceSpec};
@@ -169,8 +169,12 @@ impl Findings {
 
     fn warn_of_loops(&mut self, source: &Source) {
         let publishes = source.outputs.as_ref().is_some_and(|outputs| outputs.contains(&Output::LoadBalancerStatus));
-        let reads = |list: &SolverList| list.solvers.iter().any(|solver| *solver == Solver::LoadBalancerIngress);
-        if publishes && [&source.ipv4, &source.ipv6].into_iter().flatten().any(reads) {
+        let reads = |solver: &Solver| match solver {
+            Solver::LoadBalancerIngress => true,
+            Solver::Merge(parts) => parts.iter().any(|part| part.solver == PartSolver::LoadBalancerIngress),
+            Solver::Shared(_) | Solver::IpPool(_) => false,
+        };
+        if publishes && [&source.ipv4, &source.ipv6].into_iter().flatten().any(|list| list.solvers.iter().any(reads)) {
             self.warn(
                 "spec.outputs: with LoadBalancerStatus a loadBalancerIngress solver finds nothing on Services of our class, \
                  whose status we write; use it for Services of another class only"
@@ -290,4 +294,116 @@ fn selector(selector: Option<&LabelSelector>, field: &str, found: &mut Findings)
         found.error(format!("{field}.matchExpressions[{index}].operator"), Some(&requirement.operator), text);
     }
     (!broken).then(|| selector.clone().try_into().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::source::{Api, PoolRef, QueryMode, Shared, SolverList};
+    use super::super::{ClusterExternalIPSource, Host};
+    use super::*;
+    use crate::PoolKind;
+
+    fn read(spec: Value) -> Checked {
+        check(&serde_json::from_value(spec).unwrap(), &[])
+    }
+
+    fn list(mode: QueryMode, solvers: impl Into<Vec<Solver>>) -> Option<SolverList> {
+        Some(SolverList { mode, solvers: solvers.into() })
+    }
+
+    #[test]
+    fn the_example_of_the_specification_is_read_in_full() {
+        let spec = json!({
+            "outputs": ["ExternalIPs", "ExternalDNSTarget"],
+            "maxStaleness": "30m",
+            "ipv4": {"solvers": [{"dnsHostname": {"host": "GW.example.net."}}, {"ipAPI": {"provider": "ipify"}}]},
+            "ipv6": {
+                "queryMode": "all",
+                "solvers": [{"ipPool": {"poolRef": {"kind": "GlobalInClusterIPPool", "name": "public-v6"}}}],
+            },
+        });
+        let host = Host::Name("gw.example.net".to_owned());
+        let pool = PoolRef { kind: PoolKind::GlobalInClusterIPPool, name: "public-v6".to_owned() };
+        let shared = [Shared::DnsHostname(host), Shared::IpApi(Api::Ipify)].map(Solver::Shared);
+        let source = Source {
+            ipv4: list(QueryMode::FirstFound, shared),
+            ipv6: list(QueryMode::All, [Solver::IpPool(pool)]),
+            outputs: Some([Output::ExternalIps, Output::ExternalDnsTarget].into()),
+            ip_mode: IpMode::Vip,
+            refresh_interval: None,
+            max_staleness: Duration::from_secs(1800),
+            on_no_address: OnNoAddress::Keep,
+            release: ReleasePolicy::Release,
+            family_policy: FamilyPolicy::Any,
+            address_policy: AddressPolicy::default(),
+            allowed_services: AllowedServices::default(),
+            port_conflict: PortConflict::Warn,
+        };
+        assert_eq!(read(spec), Checked { source: Ok(source), warnings: Vec::new() });
+    }
+
+    #[test]
+    fn nulls_of_stored_objects_mean_the_same_as_nothing() {
+        let null = json!({"ipv4": {"queryMode": null, "solvers": [{"interface": {"name": null}}]}, "ipv6": null});
+        let absent = json!({"ipv4": {"solvers": [{"interface": {}}]}});
+        assert_eq!(read(null), read(absent));
+    }
+
+    #[test]
+    fn a_bad_word_spoils_its_own_object_only() {
+        let object = json!({"metadata": {"name": "a"}, "spec": {"release": "?", "ipv4": {"queryMode": "?", "solvers": [{}]}}});
+        let source: ClusterExternalIPSource = serde_json::from_value(object).unwrap();
+        assert_eq!(check(&source.spec, &[]).source.unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn an_interval_is_not_shorter_than_its_solver_allows() {
+        let spec = json!({"refreshInterval": "20s", "ipv4": {"solvers": [{"loadBalancerIngress": {}}]}});
+        let source = read(spec).source.unwrap();
+        let host = Shared::DnsHostname(Host::Name("gw.example.net".to_owned()));
+        let seconds = [source.refresh_of(&host), source.refresh_of(&Shared::IpApi(Api::MyIp))];
+        assert_eq!(seconds, [20, 60].map(|seconds| Some(Duration::from_secs(seconds))));
+    }
+
+    #[test]
+    fn selectors_decide_who_may_use_a_source() {
+        let spec = json!({
+            "ipv4": {"solvers": [{"loadBalancerIngress": {}}]},
+            "allowedServices": {
+                "namespaceSelector": {"matchLabels": {"team": "web"}},
+                "serviceSelector": {"matchExpressions": [{"key": "private", "operator": "DoesNotExist"}]},
+            },
+        });
+        let allowed = read(spec).source.unwrap().allowed_services;
+        let labels = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+        let (none, web) = ([].into(), labels("team", "web"));
+        assert!(allowed.matches(&none, Some(&web)));
+        assert!(!allowed.matches(&labels("private", ""), Some(&web)));
+        assert!(!allowed.matches(&none, Some(&labels("team", "db"))));
+        assert!(!allowed.matches(&none, None));
+        assert!(AllowedServices::default().matches(&none, None));
+    }
+
+    #[test]
+    fn durations_are_sums_of_numbers_with_units() {
+        for (text, millis) in [
+            ("0s", Some(0)),
+            ("90s", Some(90_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1m500ms", Some(60_500)),
+            ("1s1s", Some(2000)),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            ("1.5h", None),
+            ("-1s", None),
+            ("1d", None),
+            ("18446744073709551615h", None),
+            ("1ſ", None),
+        ] {
+            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
+        }
+    }
 }

@@ -61,38 +61,25 @@ impl HttpsUrl {
 }
 
 fn host_and_port(authority: &str) -> Result<(Host, u16), String> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, behind) = rest.split_once(']').ok_or("the bracket before the host is not closed")?;
-            let ip: IpAddr = Host::parse(address)
-                .ok()
-                .and_then(literal)
-                .filter(IpAddr::is_ipv6)
-                .ok_or_else(|| format!("the host [{address}] is no IPv6 address"))?;
-            let port = match behind.strip_prefix(':') {
-                None if behind.is_empty() => None,
-                None => return Err("after the bracket only a port may follow".to_owned()),
-                Some(port) => Some(port),
-            };
-            (Host::Literal(ip), port)
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (address, behind) = rest.split_once(']').ok_or("the bracket before the host is not closed")?;
+        let port = behind.strip_prefix(':');
+        if port.is_none() && !behind.is_empty() {
+            return Err("after the bracket only a port may follow".to_owned());
         }
-        None => {
-            let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-            (Host::parse(host).map_err(|reason| format!("the host {host:?} is {reason}"))?, port)
+        match Host::parse(address) {
+            Ok(host @ Host::Literal(IpAddr::V6(_))) => (host, port),
+            _ => return Err(format!("the host [{address}] is no IPv6 address")),
         }
+    } else {
+        let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+        (Host::parse(host).map_err(|reason| format!("the host {host:?} is {reason}"))?, port)
     };
     let port = port.map_or(Ok(HTTPS_PORT), |port| {
         let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         port.parse().ok().filter(|number| digits && *number > 0).ok_or("write the port as a number from 1 to 65535")
     })?;
     Ok((host, port))
-}
-
-fn literal(host: Host) -> Option<IpAddr> {
-    match host {
-        Host::Literal(ip) => Some(ip),
-        Host::Name(_) => None,
-    }
 }
 
 impl fmt::Display for HttpsUrl {

@@ -270,7 +270,8 @@ impl Drive<'_> {
             self.ctx.metrics.external_ips().wrote(output.as_str(), error.category());
             if let Some((kind, text)) = refused(error) {
                 info!(service = %self.subject.key, %error, "output left alone");
-                self.trouble(output, kind, text, step, REFUSED);
+                let soon = error.lacks_rights().then(|| self.motion(|motion| motion.backoff.after(error.class(), rand::random())));
+                self.trouble(output, kind, text, step, soon.flatten().flatten().unwrap_or(REFUSED));
                 return Next::Again(super::PLACE);
             }
         }
@@ -301,8 +302,7 @@ impl Drive<'_> {
 /// What a refusal says about an output, if it is one that only a person or another program can lift.
 fn refused(error: &WriteError) -> Option<(TroubleKind, String)> {
     match error {
-        // The API server itself says so where the rights are missing, and an admission plugin where it denies the content.
-        WriteError::Refused { code: 403, message, .. } if !message.contains("cannot patch resource") => {
+        WriteError::Refused { code: 403, message, .. } if !error.lacks_rights() => {
             Some((TroubleKind::DeniedByAdmission, message.clone()))
         }
         WriteError::Refused { message, .. } => Some((TroubleKind::WriteRejected, message.clone())),

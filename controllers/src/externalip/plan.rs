@@ -11,7 +11,7 @@ mod publish;
 mod service;
 mod source;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,7 @@ pub enum Step {
         uid: String,
         /// The version last seen, a precondition.
         revision: String,
-        /// The reference to it.
+        /// The new `metadata.ownerReferences`.
         owner: Value,
     },
     /// Delete a claim, with its UID as precondition.

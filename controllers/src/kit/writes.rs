@@ -384,7 +384,9 @@ mod tests {
             let expected = format!("create ipaddresses at {path}: refused with {code}: spec.address: Invalid value");
             assert_eq!(error.to_string(), expected);
         }
+        let rights = "services \"web\" is forbidden: User \"x\" cannot patch resource \"services\" in API group \"\"";
         let later = RetryClass::Later;
+        assert_eq!(told(&error(403, "Forbidden", rights).await), ("Refused", later, false), "the server may have just started");
         assert_eq!(told(&error(401, "Unauthorized", "who").await), ("Unavailable", later, false));
         for code in [500, 502, 503, 504] {
             assert_eq!(told(&error(code, "", "broken").await), ("Unavailable", later, true), "{code}");

@@ -1,5 +1,7 @@
 //! The table of the specification, row by row.
 
+#![allow(clippy::needless_pass_by_value, reason = "objects are written where they are used")]
+
 use serde_json::json;
 
 use super::*;
@@ -386,17 +388,14 @@ fn addresses_that_no_service_can_have_are_denied() {
 
 #[test]
 fn reading_the_status_that_is_written_is_warned_about() {
-    let spec = json!({
-        "outputs": ["LoadBalancerStatus"],
-        "ipv4": {"solvers": [{"static": {"addresses": ["198.51.100.1"]}}, {"loadBalancerIngress": {}}]},
-    });
-    assert_eq!(
-        warned(spec),
-        [
-            "spec.outputs: with LoadBalancerStatus a loadBalancerIngress solver finds nothing on Services of our class, whose status \
-          we write; use it for Services of another class only"
-        ]
-    );
+    let with = |outputs: Value, solver: Value| json!({"outputs": outputs, "ipv4": {"solvers": [{"static": {"addresses": ["198.51.100.1"]}}, solver]}});
+    let warning = "spec.outputs: with LoadBalancerStatus a loadBalancerIngress solver finds nothing on Services of our class, \
+                   whose status we write; use it for Services of another class only";
+    let part = json!({"mask": "255.255.255.255", "solver": {"loadBalancerIngress": {}}});
+    for solver in [json!({"loadBalancerIngress": {}}), json!({"merge": {"partialSolvers": [part]}})] {
+        assert_eq!(warned(with(json!(["LoadBalancerStatus"]), solver.clone())), [warning]);
+        assert_eq!(created(with(json!(["ExternalIPs"]), solver)), Answer::admitted());
+    }
 }
 
 #[test]

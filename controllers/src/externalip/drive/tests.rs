@@ -349,6 +349,19 @@ async fn what_is_refused_of_an_output_is_its_trouble_and_the_rest_is_planned_aga
 }
 
 #[tokio::test]
+async fn missing_rights_are_looked_for_again_soon_and_a_denial_is_not() {
+    let rights = "services \"web\" is forbidden: User \"x\" cannot patch resource \"services\" in API group \"\"";
+    let denied = "services \"web\" is forbidden: Use of external IPs is denied by admission control";
+    for (message, soon) in [(rights, true), (denied, false)] {
+        let mut bed = Bed::new();
+        bed.steps(vec![patch(&["198.51.100.7"])], [refuse(403, "Forbidden", message)]).await;
+        let world = bed.ctx.world();
+        let until = world.entry(0).unwrap().motion.troubles[&Output::ExternalIps].until;
+        assert_eq!(until < Instant::now() + Duration::from_secs(60), soon, "{message}");
+    }
+}
+
+#[tokio::test]
 async fn an_output_that_is_written_is_in_trouble_no_more() {
     let mut bed = Bed::new();
     bed.steps(vec![patch(&["198.51.100.7"])], [refuse(422, "Invalid", "no")]).await;

@@ -55,7 +55,7 @@ pub fn of_service(
                     name: claim.name.clone(),
                     uid: claim.uid.clone(),
                     revision: claim.revision.clone(),
-                    owner: claims::owner(service),
+                    owner: serde_json::json!([claims::owner(service)]),
                 });
             }
         } else {

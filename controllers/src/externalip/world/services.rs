@@ -62,8 +62,10 @@ impl World {
         let shows = old.as_ref().is_none_or(|old| of_source(old) != of_source(&facts));
         let key = facts.key.clone();
         let source = plan::source_name(&facts).filter(|_| !facts.deleting).map(ToOwned::to_owned);
-        let mut others = old.as_ref().map(|old| self.cluster.remove(old)).unwrap_or_default();
-        others.extend(self.cluster.insert(&facts));
+        if let Some(old) = &old {
+            self.cluster.remove(old);
+        }
+        let others = self.cluster.insert(&facts);
         if let Some(entry) = self.entry_mut(slot) {
             entry.service = Some(facts);
         }
@@ -79,11 +81,11 @@ impl World {
         let Some(old) = entry.service.take() else { return };
         entry.motion = std::mem::take(&mut entry.motion).of_another();
         entry.motion.service_missing = settled.then_some(now);
-        let others = self.cluster.remove(&old);
+        self.cluster.remove(&old);
         self.bind(slot, None, true, now);
         self.wait_on(slot, std::collections::BTreeSet::new());
         self.wake(slot);
-        self.wake_neighbours(key, others);
+        self.wake_neighbours(key, []);
         self.sweep(slot);
     }
 

@@ -227,7 +227,7 @@ fn an_ingress_list_that_becomes_empty_lingers_from_then_on() {
 }
 
 #[test]
-fn services_at_the_same_address_and_port_hear_of_each_other() {
+fn only_the_service_that_loses_the_best_right_to_an_address_and_port_hears_of_another_there() {
     let mut bed = Bed::new();
     let at = |name: &str, port: u16| {
         service(name, None, json!({"spec": {"externalIPs": ["198.51.100.7"], "ports": [{"port": port, "protocol": "TCP"}]}}))
@@ -236,9 +236,9 @@ fn services_at_the_same_address_and_port_hear_of_each_other() {
     bed.service(at("other", 80));
     bed.woken();
     bed.service(at("two", 443));
-    assert_eq!(bed.woken(), set(["one", "two"]));
-    bed.world.take_services(Seen::Gone(at("one", 443)), bed.now);
-    assert_eq!(bed.woken(), set(["two"]));
+    assert_eq!(bed.woken(), set(["two"]), "it is not right, which its own plan says");
+    bed.service(at("first", 443));
+    assert_eq!(bed.woken(), set(["first", "one"]));
 }
 
 #[test]

@@ -47,6 +47,9 @@ struct ClassLabel {
     class: &'static str,
 }
 
+/// For a single series, which is there once it is set.
+type NoLabels = [(&'static str, &'static str); 0];
+
 /// How many sources or Services are in which state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[allow(missing_docs)] // the names are those of the label values
@@ -67,7 +70,7 @@ pub struct AnswersShown {
     pub oldest_held: Duration,
 }
 
-/// The metrics of external IP sources.
+/// The metrics of external IP sources. Where these do not run, there is no series of them.
 #[derive(Debug)]
 pub struct ExternalIpMetrics {
     runs: Family<RunLabels, Counter>,
@@ -81,8 +84,8 @@ pub struct ExternalIpMetrics {
     writes: Family<WriteLabels, Counter>,
     publish: Histograms<OutputLabel>,
     refused: Family<ClassLabel, Counter>,
-    port_conflicts: Gauge,
-    contended: Gauge,
+    port_conflicts: Family<NoLabels, Gauge>,
+    contended: Family<NoLabels, Gauge>,
 }
 
 impl ExternalIpMetrics {
@@ -101,8 +104,8 @@ impl ExternalIpMetrics {
             writes: Family::default(),
             publish: Family::new_with_constructor(slow),
             refused: Family::default(),
-            port_conflicts: Gauge::default(),
-            contended: Gauge::default(),
+            port_conflicts: Family::default(),
+            contended: Family::default(),
         };
         // The encoder appends `_total` to the name of every counter.
         r.register("external_ip_solver_runs", "Questions to solvers, by what came of them", metrics.runs.clone());
@@ -175,12 +178,12 @@ impl ExternalIpMetrics {
 
     /// Shows how many Services share an address and port with an older one.
     pub fn port_conflicts(&self, count: usize) {
-        self.port_conflicts.set(signed(count));
+        self.port_conflicts.get_or_create(&[]).set(signed(count));
     }
 
     /// Shows on how many Services somebody else keeps changing what we write.
     pub fn contended(&self, count: usize) {
-        self.contended.set(signed(count));
+        self.contended.get_or_create(&[]).set(signed(count));
     }
 }
 
@@ -195,6 +198,13 @@ fn show(family: &Family<StateLabel, Gauge>, states: States) {
 mod tests {
     use super::super::Metrics;
     use super::*;
+
+    #[test]
+    fn a_manager_without_external_ip_sources_shows_none_of_them() {
+        let text = Metrics::new("1.2.3").encode().unwrap();
+        let series = text.lines().find(|line| line.starts_with("external_ip"));
+        assert_eq!(series, None);
+    }
 
     #[test]
     fn every_metric_has_the_name_and_labels_of_the_table() {
@@ -225,8 +235,8 @@ mod tests {
             "external_ip_writes_total{output=\"ExternalIPs\",result=\"ok\"} 1",
             "external_ip_publish_seconds_count{output=\"ExternalIPs\"} 1",
             "external_ip_refused_addresses_total{class=\"private\"} 1",
-            "external_ip_port_conflicts 6",
-            "external_ip_contended 7",
+            "external_ip_port_conflicts{} 6",
+            "external_ip_contended{} 7",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -105,8 +105,15 @@ impl WriteError {
             Self::NotFound { .. } | Self::NamespaceTerminating { .. } | Self::Fenced { .. } | Self::Withheld { .. } => {
                 RetryClass::Wait
             }
+            // An API server that has just started knows no roles yet.
+            Self::Refused { .. } if self.lacks_rights() => RetryClass::Later,
             Self::Refused { .. } | Self::Malformed(_) => RetryClass::Tell,
         }
+    }
+
+    /// Whether the API server says that this user may not do that, whatever the content is; an admission plugin looks at the content.
+    pub fn lacks_rights(&self) -> bool {
+        matches!(self, Self::Refused { code: 403, message, .. } if message.contains("forbidden: User ") && message.contains(" cannot "))
     }
 
     /// Whether the write may have happened all the same.

@@ -88,7 +88,7 @@ fn source_of(spec: &str) -> SourceFacts {
 }
 
 /// A dual-stack Service named `web` with these fields besides.
-fn service_of(fields: &str) -> ServiceFacts {
+pub fn service_of(fields: &str) -> ServiceFacts {
     let fields: serde_json::Value = serde_yaml_ng::from_str(fields).unwrap();
     let mut object = serde_json::json!({
         "metadata": {
@@ -314,7 +314,7 @@ impl Scene {
                     name,
                 });
             }
-            Step::AdoptClaim { name, owner: reference, .. } => self.claim(&name).owner = Some(owner(&reference)),
+            Step::AdoptClaim { name, owner: reference, .. } => self.claim(&name).owner = Some(owner(&reference[0])),
             Step::DeleteClaim { name, .. } => self.delete_claim(&name),
             Step::FreeClaim { name, .. } => {
                 let claim = self.claim(&name);
