@@ -11,11 +11,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::{Client, Resource};
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Where everything happens that is measured.
@@ -158,13 +157,6 @@ impl Load {
         Ok(())
     }
 
-    /// How many objects there are.
-    pub async fn count(&self, url: &str) -> Result<usize> {
-        let request = Request::new(url).list(&ListParams::default().limit(1))?;
-        let list: Counted = self.client.request(request).await?;
-        Ok(list.items.len() + list.metadata.remaining_item_count.unwrap_or_default())
-    }
-
     /// Creates one object.
     pub async fn post<T: DeserializeOwned>(&self, url: &str, object: Value) -> Result<T> {
         let request = Request::new(url).create(&PostParams::default(), serde_json::to_vec(&object)?)?;
@@ -190,19 +182,6 @@ impl Load {
         answers.sort_unstable_by_key(|(index, _)| *index);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
-}
-
-/// The first page of a list.
-#[derive(Deserialize)]
-struct Counted {
-    metadata: CountedMeta,
-    items: Vec<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CountedMeta {
-    remaining_item_count: Option<usize>,
 }
 
 /// How large the pools are.

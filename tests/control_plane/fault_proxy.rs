@@ -28,7 +28,7 @@ struct Both {
     straight: Scene,
     proxied: Scene,
     proxy: Proxy,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
 }
 
 impl Both {
@@ -37,7 +37,7 @@ impl Both {
         let proxy = Proxy::start(&control_plane, 7)?;
         let straight = Scene::create(control_plane.client().await?, "proxy", CapiCrds::Newest).await?;
         let proxied = straight.elsewhere(control_plane.client_as(proxy.kubeconfig()).await?);
-        Ok(Self { straight, proxied, proxy, _control_plane: control_plane })
+        Ok(Self { straight, proxied, proxy, control_plane })
     }
 
     /// Creates an address through the proxy: of all kinds here the only one that a manager may create.
@@ -131,6 +131,15 @@ async fn a_proxy_delays_watches_alone_and_cuts_them() -> Result<()> {
     let end = timeout(PATIENCE, prompt.next()).await?;
     ensure!(!matches!(&end, Some(Ok(_))), "the watch goes on: {end:?}");
     assert_eq!(both.proxy.tally().cuts, 2);
+
+    let orphaned = api.watch(&parameters, "0").await?;
+    pin_mut!(orphaned);
+    timeout(PATIENCE, orphaned.next()).await?.context("the watch of addresses has ended")??;
+    both.control_plane.stop_apiserver();
+    let end = timeout(PATIENCE, orphaned.next()).await?;
+    ensure!(!matches!(&end, Some(Ok(_))), "the watch goes on without a server: {end:?}");
+    both.control_plane.start_apiserver()?;
+    both.create("later").await?;
     Ok(())
 }
 

@@ -68,14 +68,21 @@ impl Etcd {
         Ok(value.0)
     }
 
-    /// Puts values under keys, as many with one request as etcd takes.
+    /// Puts values under keys, some at a time, each with a revision of its own: the API server counts on that.
     pub(crate) fn put(&self, pairs: &[(String, String)]) -> Result<()> {
-        for some in pairs.chunks(128) {
-            let puts: Vec<_> =
-                some.iter().map(|(key, value)| json!({"requestPut": {"key": bytes(key), "value": bytes(value)}})).collect();
-            self.post("kv/txn", &json!({"success": puts}))?;
-        }
-        Ok(())
+        let agent = ureq::Agent::new_with_defaults();
+        let put = |(key, value): &(String, String)| {
+            let body = json!({"key": bytes(key), "value": bytes(value)}).to_string();
+            let call = agent.post(format!("{}/v3/kv/put", self.url)).header("content-type", "application/json");
+            call.send(body).and_then(|mut answer| answer.body_mut().read_to_string()).with_context(|| format!("etcd: put {key}"))
+        };
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = pairs
+                .chunks(pairs.len().div_ceil(8).max(1))
+                .map(|part| scope.spawn(move || part.iter().try_for_each(|pair| put(pair).map(|_| ()))))
+                .collect();
+            parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     }
 
     fn wait_until_healthy(&self) -> Result<()> {

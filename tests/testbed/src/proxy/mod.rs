@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use http::Method;
@@ -22,6 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::faults::{Faults, Tally};
@@ -183,7 +185,11 @@ fn kubeconfig(control_plane: &ControlPlane, address: SocketAddr, authority: &Aut
 
 async fn serve(listener: &TcpListener, tls: &TlsAcceptor, relay: &Relay, shared: &Arc<Shared>) {
     loop {
-        let Ok((socket, _)) = listener.accept().await else { continue };
+        let Ok((socket, _)) = listener.accept().await else {
+            // There may be no file left for it at this moment.
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         if *shared.refuses.borrow() {
             lock(&shared.tally).refused += 1;
             continue;

@@ -154,6 +154,8 @@ async fn delay(mut body: Incoming, path: String, shared: Arc<Shared>, send: Unbo
             () = send.closed() => return,
         };
         let Some(piece) = piece else { return };
+        // A body that has failed goes on failing.
+        let ends = piece.is_err();
         let Faults { watch_delay, delayed_watches, .. } = *lock(&shared.faults);
         let delayed = !watch_delay.is_zero() && path.contains(delayed_watches);
         if delayed {
@@ -161,7 +163,7 @@ async fn delay(mut body: Incoming, path: String, shared: Arc<Shared>, send: Unbo
             last = last.max(Instant::now() + watch_delay);
         }
         // Once the delay is shorter again, those that are late keep their order.
-        if send.send((last, piece)).is_err() {
+        if send.send((last, piece)).is_err() || ends {
             return;
         }
     }
