@@ -150,6 +150,7 @@ impl Drive<'_> {
                 self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await
             }
             Step::ConfirmAbsent => self.confirm_absent().await,
+            Step::ConfirmBereft { uid } => self.confirm_bereft(&uid).await,
             Step::RestartWatch => self.redeliver().await,
             Step::Remember(span) => {
                 self.ctx.world().remember(self.slot, span);
@@ -361,6 +362,18 @@ impl Drive<'_> {
         let place = self.ctx.world().place(self.slot);
         if let Some(place) = place {
             self.ctx.claims.push_after(self.slot, place, FENCED);
+        }
+        Ok(())
+    }
+
+    async fn confirm_bereft(&self, claim: &Uid) -> Result<(), WriteError> {
+        let gone = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?.is_none();
+        if gone {
+            self.ctx.world().bereft(self.slot, claim);
+        }
+        let place = self.ctx.world().place(self.slot);
+        if let Some(place) = place {
+            self.ctx.claims.push_after(self.slot, place, if gone { Duration::ZERO } else { FENCED });
         }
         Ok(())
     }

@@ -276,6 +276,8 @@ pub struct MotionFacts {
     pub refusal: Option<(String, Duration)>,
     /// The address vanished with a move, and is not made again.
     pub moved: bool,
+    /// The claim's address was seen to vanish, or is known to be gone; else it may only be late in our view.
+    pub bereft: bool,
     /// Whether the pool's memory holds the value that is to be released.
     pub memory: Memory,
 }

@@ -293,6 +293,7 @@ impl Reader<'_> {
                 .filter(|(_, until)| *until > now)
                 .map(|(words, until)| (words.clone(), *until - now)),
             moved: motion.moved,
+            bereft: motion.bereft.is_some() && motion.bereft.as_ref() == self.entry.claim.as_ref().map(|claim| &claim.uid),
             memory: self.memory(wall),
         }
     }

@@ -204,6 +204,11 @@ pub enum Step {
     },
     /// Ask the API server whether a POST without an answer made the address after all; if not, give the value back.
     ConfirmAbsent,
+    /// Ask the API server whether the claim's address is gone, or only late in our view.
+    ConfirmBereft {
+        /// The claim.
+        uid: Uid,
+    },
     /// Have the watch of addresses start over: it did not deliver an object of ours. If that is gone already, give its value back.
     RestartWatch,
     /// Have the pool write down which value the claim held.

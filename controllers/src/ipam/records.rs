@@ -64,6 +64,8 @@ pub struct Motion {
     pub wrote_address: Option<(Revision, Instant)>,
     /// The address that went with its last finalizer, and when.
     pub removed: Option<(Uid, Instant)>,
+    /// The bound claim whose address was seen to vanish.
+    pub bereft: Option<Uid>,
     /// The value of the address that vanished under a bound claim.
     pub former: Option<Span>,
     /// The address vanished because it moved away.
@@ -96,6 +98,7 @@ impl Default for Motion {
             wrote_claim: None,
             wrote_address: None,
             removed: None,
+            bereft: None,
             former: None,
             moved: false,
         }

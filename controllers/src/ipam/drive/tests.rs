@@ -538,6 +538,18 @@ async fn a_post_whose_fate_is_unknown_frees_its_value_when_the_server_has_no_suc
 }
 
 #[tokio::test]
+async fn a_bound_claim_without_an_address_in_view_goes_only_when_the_server_has_none() {
+    let mut bed = Bed::new();
+    bed.claim(bound("web", &format!("finalizers: [{RELEASE_ADDRESS}], deletionTimestamp: '2026-01-01T00:00:00Z'")));
+    let (asked, _) = bed.pass([("GET", ok(200, &serde_json::to_value(made()).unwrap()))]).await;
+    assert_eq!(asked[0].0, format!("GET {ADDRESSES}/web"));
+    let (asked, _) = bed.pass([("GET", refuse(404, "NotFound", "gone"))]).await;
+    assert_eq!(asked[0].0, format!("GET {ADDRESSES}/web"));
+    let (asked, _) = bed.pass([("PATCH", changed())]).await;
+    assert_eq!(asked[0].0, format!("PATCH {CLAIM}"));
+}
+
+#[tokio::test]
 async fn an_address_that_the_watch_never_showed_frees_its_value_if_it_is_gone() {
     let mut bed = Bed::new();
     bed.claim(protected());

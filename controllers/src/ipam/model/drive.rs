@@ -71,6 +71,7 @@ enum Doing {
     ReleaseClaim,
     AskOwner { uid: Uid, finalizers: Vec<String>, owner: Option<Uid> },
     Confirm,
+    ConfirmBereft(Uid),
     Redeliver,
 }
 
@@ -185,6 +186,7 @@ impl Process {
             }
             Step::Unpublish { .. } => unreachable!("no claim here is a Service's"),
             Step::ConfirmAbsent => return task.send(Doing::Confirm, get(Kind::Addresses, name), at),
+            Step::ConfirmBereft { uid } => return task.send(Doing::ConfirmBereft(uid), get(Kind::Addresses, name), at),
             Step::RestartWatch => return task.send(Doing::Redeliver, get(Kind::Addresses, name), at),
             Step::Remember(span) => return self.world().remember(slot, span),
             Step::Event(..) => return,
@@ -243,6 +245,11 @@ impl Process {
                 self.rest(slot, Some(FENCED), at);
                 Then::Nothing
             }
+            (Doing::ConfirmBereft(claim), Answer::NotFound) => {
+                self.world().bereft(slot, &claim);
+                self.push(slot);
+                Then::Nothing
+            }
             (Doing::Redeliver, Answer::NotFound) => {
                 self.world().not_made(slot);
                 self.push(slot);
@@ -295,7 +302,7 @@ impl Process {
                     return self.unprotect(name, uid, &finalizers, None);
                 }
             }
-            Doing::Confirm => self.rest(slot, Some(FENCED), at),
+            Doing::Confirm | Doing::ConfirmBereft(_) => self.rest(slot, Some(FENCED), at),
             Doing::Redeliver => {
                 self.world().asked_again(slot);
                 return Then::Nothing;

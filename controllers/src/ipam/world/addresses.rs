@@ -127,7 +127,8 @@ impl World {
         let ours = self
             .entry(slot)
             .and_then(|entry| entry.claim.as_ref())
-            .is_some_and(|claim| claim.bound && Some(claim.pool) == address.pool);
+            .filter(|claim| claim.bound && Some(claim.pool) == address.pool)
+            .map(|claim| claim.uid.clone());
         if let Some(entry) = self.entry_mut(slot)
             && let Some(motion) = entry.motion.as_mut()
         {
@@ -135,7 +136,10 @@ impl World {
             // A POST that is on its way still may take effect: it was refused as long as the name was taken.
             motion.post.take_if(|post| post.answered.as_ref().is_some_and(|(_, uid)| *uid == address.uid));
         }
-        if ours && let Some(motion) = self.motion(slot) {
+        if let Some(claim) = ours
+            && let Some(motion) = self.motion(slot)
+        {
+            motion.bereft = Some(claim);
             motion.former = address.span();
             motion.moved = address.moving;
         }

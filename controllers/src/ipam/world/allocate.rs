@@ -194,6 +194,13 @@ impl World {
         }
     }
 
+    /// The API server says that a bound claim has no address, whatever is still on its way to our view.
+    pub fn bereft(&mut self, slot: Slot, claim: &Uid) {
+        if let Some(motion) = self.motion(slot) {
+            motion.bereft = Some(claim.clone());
+        }
+    }
+
     /// We deleted the address: until our view shows that, nothing is built on it.
     pub fn deleted(&mut self, slot: Slot, uid: &Uid) {
         let alive = self.entry(slot).and_then(|entry| entry.address.as_ref());

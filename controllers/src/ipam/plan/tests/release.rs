@@ -15,7 +15,10 @@ fn an_address_is_deleted_then_unprotected_then_the_claim_let_go() {
     let going = released().address(|address| address.deleting = Some(NOW));
     let unprotect = Plan::new(Row::ReleaseAddress, Place::Leave, vec![unprotect_step(&[PROTECT_ADDRESS])]);
     assert_eq!(going.plan(), unprotect);
-    let gone = Given::deleting(0).bound();
+    let mut gone = Given::deleting(0).bound();
+    let confirm = vec![Step::ConfirmBereft { uid: Uid::new("c1") }];
+    assert_eq!(gone.plan(), Plan::new(Row::ReleaseAwaitsAnswer, Place::Leave, confirm), "it may be late in our view");
+    gone.0.motion.bereft = true;
     let release = Plan::new(Row::ReleaseClaim, Place::Leave, vec![release_claim_step(&[RELEASE_ADDRESS])]);
     assert_eq!(gone.plan(), release);
 }

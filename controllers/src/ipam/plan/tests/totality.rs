@@ -99,10 +99,11 @@ fn motion() -> impl Strategy<Value = MotionFacts> {
     let waiting = proptest::option::of((select(all.to_vec()), age()));
     let memory = select(vec![Memory::Off, Memory::Missing, Memory::Written]);
     let refusal = proptest::option::of(age().prop_map(|rest| ("no".to_owned(), rest)));
-    (any::<(bool, bool)>(), waiting, proptest::option::of(1_usize..9), refusal, memory).prop_map(
-        |((own_write_unseen, moved), waiting, position, refusal, memory)| MotionFacts {
+    (any::<(bool, bool, bool)>(), waiting, proptest::option::of(1_usize..9), refusal, memory).prop_map(
+        |((own_write_unseen, moved, bereft), waiting, position, refusal, memory)| MotionFacts {
             own_write_unseen: own_write_unseen && moved,
             moved,
+            bereft,
             waiting,
             position,
             refusal,
@@ -139,7 +140,7 @@ fn facts() -> impl Strategy<Value = Facts> {
 }
 
 fn writes(step: &Step) -> bool {
-    !matches!(step, Step::Event(..) | Step::RestartWatch | Step::ConfirmAbsent)
+    !matches!(step, Step::Event(..) | Step::RestartWatch | Step::ConfirmAbsent | Step::ConfirmBereft { .. })
 }
 
 fn takes_the_address(step: &Step) -> bool {
