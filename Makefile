@@ -1,6 +1,6 @@
 # What people and CI run. Everything works on a bare machine with Rust, Go and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help bench build demo test lint manifests release
+.PHONY: help bench build demo test soak lint manifests release
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,12 @@ demo: ## Show it at work on a real control plane, until Ctrl-C; ONCE=1 ends afte
 test: ## Run every test; builds the control plane's programs first (once, about 6 minutes)
 	cargo run --quiet --package testbed -- build
 	cargo test --workspace
+
+MINUTES ?= 10
+
+soak: ## Disturb managers and API server at random for MINUTES=10, and audit after each round; TESTBED_SEED=n repeats one
+	cargo run --quiet --package testbed -- build
+	SOAK_MINUTES=$(MINUTES) cargo test --quiet --test control_plane
 
 bench: ## Measure against a raw server, under 5 minutes; bigger: BENCH="--sizes 1000,10000 --pools 1,1000"; Services: BENCH=externalip; all: BENCH=--help
 	cargo build --release --bin manager --package ipam-in-cluster --bin bench --package bench

@@ -64,6 +64,8 @@ pub const STICKY: &str = "in-cluster.ipam.cluster.x-k8s.io/sticky";
 /// Annotation of a pool: the remembered values, as JSON; written by us.
 pub const LAST_ADDRESSES: &str = "in-cluster.ipam.cluster.x-k8s.io/last-addresses";
 
+/// On a claim: the UID of an address that must not be published, because another with its value came first.
+pub const LOST_ADDRESS: &str = "in-cluster.ipam.cluster.x-k8s.io/lost-address";
 /// Annotation of a claim: `"true"` releases it although foreign finalizers remain.
 pub const RELEASE_NOW: &str = "in-cluster.ipam.cluster.x-k8s.io/release-now";
 

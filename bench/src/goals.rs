@@ -45,6 +45,9 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             .map(|bytes| goal("an address or claim record, bytes, as the manager counts", "<= 200", bytes, 0, bytes <= 200.0)),
         per_bind(report)
             .map(|bytes| goal("resident memory per bound claim with its address, bytes", "<= 400", bytes, 0, bytes <= 400.0)),
+        loaded(report).map(|seconds| {
+            goal("ready beside the largest number of loaded addresses, seconds", "< 10", seconds, 1, seconds < 10.0)
+        }),
         most(report.memory.iter().map(|memory| count(memory.requests)))
             .map(|requests| goal("requests in 5 s when settled, watches aside", "0", requests, 0, requests < 1.0)),
         million(report).map(|ns| goal("ledger at 10^6 held, ns for reserve or release", "< 1000", ns, 0, ns < 1000.0)),
@@ -87,13 +90,21 @@ fn round_trips(report: &Report) -> Option<f64> {
 }
 
 fn per_record(report: &Report) -> Option<f64> {
-    most(report.memory.iter().flat_map(|memory| [memory.bytes_per_address, memory.bytes_per_claim]).flatten())
+    let memory = report.memory.iter().flat_map(|memory| [memory.bytes_per_address, memory.bytes_per_claim]);
+    let loaded = report.loaded.iter().flat_map(|loaded| [loaded.bytes_per_address, loaded.bytes_per_claim]);
+    most(memory.chain(loaded).flatten())
 }
 
 /// At the largest size only: buffers weigh more than records beside few claims.
 fn per_bind(report: &Report) -> Option<f64> {
-    let largest = report.memory.iter().map(|memory| memory.held).max().filter(|held| *held > 0)?;
-    most(report.memory.iter().filter(|memory| memory.held == largest).map(|memory| memory.bytes_per_bind))
+    let memory = report.memory.iter().map(|memory| (memory.held, memory.bytes_per_bind));
+    let all = || memory.clone().chain(report.loaded.iter().map(|loaded| (loaded.size, loaded.bytes_per_bind)));
+    let largest = all().map(|(held, _)| held).max().filter(|held| *held > 0)?;
+    most(all().filter(|(held, _)| *held == largest).map(|(_, bytes)| bytes))
+}
+
+fn loaded(report: &Report) -> Option<f64> {
+    report.loaded.iter().max_by_key(|loaded| loaded.size).map(|loaded| loaded.ready_seconds)
 }
 
 fn million(report: &Report) -> Option<f64> {

@@ -91,6 +91,11 @@ async fn measure(args: &Args, report: &mut Report) -> Result<()> {
             }
         }
     }
+    if args.any(&[Run::Loaded]) {
+        for &size in &args.sizes {
+            report.loaded.push(runs::loaded::measure(args, size).await?);
+        }
+    }
     if args.any(&[Run::Waiters]) {
         report.waiters = runs::waiters::measure(args).await?;
     }

@@ -10,6 +10,7 @@ use crate::goals::{Goal, goals};
 use crate::runs::drain::Drain;
 use crate::runs::fill::Fill;
 use crate::runs::ledger::Ledger;
+use crate::runs::loaded::Loaded;
 use crate::runs::memory::Memory;
 use crate::runs::restart::Restart;
 use crate::runs::steady::Steady;
@@ -48,6 +49,8 @@ pub struct Report {
     pub restart: Vec<Restart>,
     /// Releases in a row.
     pub drain: Vec<Drain>,
+    /// Found in the store at the start.
+    pub loaded: Vec<Loaded>,
     /// Freed addresses that others wait for.
     pub waiters: Vec<Waiters>,
     /// Two active managers.
@@ -73,7 +76,8 @@ impl Report {
     /// Tables, one for each run.
     pub fn tables(&self) -> String {
         // Every field has its place below.
-        let Self { manager, cores, connections, ceiling, fill, memory, steady, restart, drain, waiters, two, ledger } = self;
+        let Self { manager, cores, connections, ceiling, fill, memory, steady, restart, drain, loaded, waiters, two, ledger } =
+            self;
         let mut text = String::new();
         let _ = writeln!(text, "{manager}\n{cores} cores, {connections} connections of the load generator");
         add(&mut text, ceiling);
@@ -82,6 +86,7 @@ impl Report {
         add(&mut text, steady);
         add(&mut text, restart);
         add(&mut text, drain);
+        add(&mut text, loaded);
         add(&mut text, waiters);
         add(&mut text, two);
         add(&mut text, ledger);

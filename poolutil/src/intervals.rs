@@ -33,6 +33,13 @@ impl Intervals {
         self.0.insert(first, last);
     }
 
+    /// Adds a value, whether in or not.
+    pub(crate) fn add(&mut self, value: u128) {
+        if self.0.range(..=value).next_back().is_none_or(|(_, &last)| last < value) {
+            self.insert(value, value);
+        }
+    }
+
     /// Takes out the values from `first` to `last`, whether in or not.
     pub(crate) fn remove(&mut self, first: u128, last: u128) {
         while let Some((&start, &end)) = self.0.range(..=last).next_back()
@@ -98,7 +105,11 @@ mod tests {
                 let last = first + more;
                 open.remove(first, last);
                 model.retain(|value| !(first..=last).contains(value));
-                if add {
+                if add && more == 0 {
+                    open.add(first);
+                    open.add(first);
+                    model.insert(first);
+                } else if add {
                     open.insert(first, last);
                     model.extend(first..=last);
                 }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use testbed::{Manager, ready_of};
@@ -44,7 +44,7 @@ pub async fn passes(client: &kube::Client, capi_version: &'static str, managers:
         let store = Store::read(client, capi_version).await?;
         let mut faults = store.faults();
         for manager in managers {
-            faults.extend(reservations(&manager.metrics()?));
+            faults.extend(reservations(manager)?);
         }
         let audited = store.audited();
         ensure!(faults.is_empty(), "the audit found {} faults in {audited:?}:\n{}", faults.len(), head(&faults));
@@ -58,11 +58,21 @@ fn head(faults: &[String]) -> String {
     faults.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
 }
 
-/// The gauges of a manager that say something is still reserved.
-fn reservations(metrics: &str) -> Vec<String> {
-    let reserved = metrics.lines().filter(|line| line.starts_with("ipam_pool_addresses{") && line.contains("state=\"reserved\""));
+/// What a manager's gauges say is reserved, and what its ledgers say is reserved or held twice if it shows them.
+fn reservations(manager: &Manager) -> Result<Vec<String>> {
+    let ledgers = match manager.diagnostics("/debug/ledger")? {
+        (200, ledgers) => ledgers,
+        // Insecure diagnostics have no such page.
+        (404, _) => String::new(),
+        (status, text) => bail!("/debug/ledger answers {status}: {text}"),
+    };
+    let marks = ["  reserved ", "  held twice "];
+    let left = ledgers.lines().filter(|line| marks.iter().any(|mark| line.starts_with(mark)));
+    let metrics = manager.metrics()?;
+    let gauges = metrics.lines().filter(|line| line.starts_with("ipam_pool_addresses{") && line.contains("state=\"reserved\""));
     let is_zero = |line: &&str| line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()) == Some(0.0);
-    reserved.filter(|line| !is_zero(line)).map(str::to_owned).collect()
+    let told = |line: &str| format!("manager {}: {}", manager.pid(), line.trim());
+    Ok(left.chain(gauges.filter(|line| !is_zero(line))).map(told).collect())
 }
 
 /// A pool's kind, namespace (empty for Global ones) and name.

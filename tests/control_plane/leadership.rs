@@ -4,8 +4,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use testbed::{CapiCrds, ControlPlane, MANAGER_NAMESPACE, Manager, ManagerCommand, Options, Pool, Request, Scene, eventually};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use testbed::{
+    CapiCrds, ControlPlane, MANAGER_NAMESPACE, Manager, ManagerCommand, Options, Pool, Proxy, Request, Scene, Webhooks,
+    eventually,
+};
 
 use crate::audit::{self, Audited};
 use crate::fixture::Standalone;
@@ -24,6 +28,7 @@ pub fn trials() -> Vec<Standalone> {
         a_follower_takes_over_when_the_lease_of_a_killed_leader_has_ended,
         a_leader_that_was_suspended_writes_nothing_when_it_wakes_up_and_ends,
         a_leader_cut_off_from_the_server_ends_and_the_follower_binds_on,
+        a_leader_that_cannot_renew_writes_nothing_after_its_lease_while_webhooks_are_answered,
     ]
 }
 
@@ -39,15 +44,13 @@ struct Election {
 impl Election {
     async fn held(flags: &[&str]) -> Result<Self> {
         let control_plane = ControlPlane::start(Options { audit: true, ..Options::default() })?;
-        let mut candidate = ManagerCommand::new(env!("CARGO_BIN_EXE_manager"))
-            .arg("--leader-elect")
-            .arg(format!("--leader-election-namespace={MANAGER_NAMESPACE}"));
-        for flag in flags {
-            candidate = candidate.arg(*flag);
-        }
-        let leader = candidate.start(&control_plane)?;
+        let leader = candidate(flags).start(&control_plane)?;
         leads(&leader, PATIENCE).await?;
-        let follower = candidate.kubeconfig(control_plane.kubeconfig()).start(&control_plane)?;
+        let follower = candidate(flags).kubeconfig(control_plane.kubeconfig()).start(&control_plane)?;
+        Self::between(leader, follower, control_plane).await
+    }
+
+    async fn between(leader: Manager, follower: Manager, control_plane: ControlPlane) -> Result<Self> {
         let scene = Scene::create(control_plane.client().await?, "election", CapiCrds::Newest).await?;
         let pool = scene.pool("blue", "{addresses: [10.0.0.10-10.0.0.200], prefix: 24}").await?;
         Ok(Self { scene, pool, leader, follower, control_plane })
@@ -80,6 +83,13 @@ impl Election {
         assert_eq!(passed, Audited { claims, bound: claims, addresses: claims, pools: 1 });
         Ok(())
     }
+}
+
+fn candidate(flags: &[&str]) -> ManagerCommand {
+    let candidate = ManagerCommand::new(env!("CARGO_BIN_EXE_manager"))
+        .arg("--leader-elect")
+        .arg(format!("--leader-election-namespace={MANAGER_NAMESPACE}"));
+    flags.iter().fold(candidate, |candidate, flag| candidate.arg(*flag))
 }
 
 /// Waits until a manager says that it leads.
@@ -161,4 +171,49 @@ async fn a_leader_cut_off_from_the_server_ends_and_the_follower_binds_on() -> Re
     election.bind("third", 5).await?;
     assert_eq!(election.writes()?.0, before);
     election.audit(30, &[&election.follower]).await
+}
+
+/// Only its renewals get no answer: it could write all the time, and is asked to. The follower answers the webhooks.
+async fn a_leader_that_cannot_renew_writes_nothing_after_its_lease_while_webhooks_are_answered() -> Result<()> {
+    let control_plane = ControlPlane::start(Options { audit: true, ..Options::default() })?;
+    let proxy = Proxy::start(&control_plane, 7)?;
+    let leader = candidate(&SHORT).kubeconfig(proxy.kubeconfig()).start(&control_plane)?;
+    leads(&leader, PATIENCE).await?;
+    let (_webhooks, follower) = Webhooks::serve(&control_plane, &candidate(&SHORT).kubeconfig(control_plane.kubeconfig()))?;
+    let election = Election::between(leader, follower, control_plane).await?;
+    election.bind("first", 5).await?;
+    let (before, by_follower) = election.writes()?;
+    ensure!(by_follower.is_empty(), "the follower wrote {by_follower:?}");
+
+    proxy.hold(|_, path| path.contains("/leases"));
+    let invalid = json!({
+        "apiVersion": "ipam.cluster.x-k8s.io/v1alpha2",
+        "kind": "InClusterIPPool",
+        "metadata": {"name": "empty", "namespace": election.scene.namespace},
+        "spec": {"addresses": [], "prefix": 24},
+    });
+    let mut asked = 0;
+    while !election.follower.metrics()?.lines().any(|line| line == "ipam_leader 1") {
+        ensure!(asked < 180, "nobody takes over\n{}", election.leader.log_tail(40));
+        election.ask(&format!("during-{asked}"), 1).await?;
+        asked += 1;
+        let refused =
+            election.control_plane.dry_run(&invalid.to_string()).err().context("a pool without addresses is admitted")?;
+        ensure!(format!("{refused:#}").contains("addresses is required"), "the webhooks do not answer: {refused:#}");
+    }
+    let code = election.leader.exit_code(PATIENCE)?;
+    ensure!(code == 1, "exit code {code}\n{}", election.leader.log_tail(40));
+    proxy.release();
+    election.bind("after", 5).await?;
+    for number in 0..asked {
+        election.scene.address(&format!("during-{number}-0")).await?;
+    }
+
+    let (by_leader, by_follower) = election.writes()?;
+    ensure!(by_leader.len() > before.len(), "the leader wrote nothing while it still had the lease");
+    let last = by_leader.iter().map(|request| &request.received).max();
+    let first = by_follower.iter().map(|request| &request.received).min();
+    ensure!(last < first, "the former leader wrote until {last:?}, the next from {first:?}");
+    ensure!(proxy.tally().held > 0, "{:?}", proxy.tally());
+    election.audit(10 + asked, &[&election.follower]).await
 }

@@ -11,7 +11,8 @@
 //!
 //! Nothing is started before the first trial that needs it, so `cargo test --test control_plane single::claims` starts one
 //! control plane with one manager. `IPAM_MANAGER="<command line>"` runs another manager through the same trials;
-//! `TESTBED_SEED=<number>` repeats the restarts of an earlier run.
+//! `TESTBED_SEED=<number>` repeats the restarts of an earlier run. `TESTBED_FULL=1` gives trials about failures their full size.
+//! `SOAK_MINUTES=<number>` runs random failures for so long instead of the trials, see [`soak`].
 
 mod admission;
 mod admission_served;
@@ -27,6 +28,8 @@ mod claims_told;
 mod conversion;
 mod crash;
 mod diagnostics;
+mod fault;
+mod fault_proxy;
 mod fixture;
 mod flags;
 mod leadership;
@@ -38,6 +41,8 @@ mod quiet;
 mod running;
 mod samples;
 mod server;
+mod soak;
+mod stage;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -67,12 +72,15 @@ fn conformance_trials() -> Vec<Conformance> {
 fn standalone_trials() -> Vec<Standalone> {
     let objects = [claims_events::trials(), claims_flags::trials(), pools_events::trials(), samples::trials()];
     let manager = [running::trials(), flags::trials(), diagnostics::trials(), quiet::trials(), leadership::trials()];
-    let failures = [server::trials(), crash::trials()];
+    let failures = [server::trials(), fault_proxy::trials(), crash::trials(), fault::trials()];
     let webhooks = [admission::trials(), admission_served::trials(), conversion::trials()];
     objects.into_iter().chain(manager).chain(failures).chain(webhooks).flatten().collect()
 }
 
 fn main() -> ExitCode {
+    if let Some(time) = soak::asked_for() {
+        return soak::run(time);
+    }
     let mut arguments = Arguments::from_args();
     // Trials mostly wait, so more of them than cores keep the manager busy.
     arguments.test_threads.get_or_insert(6);

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
 use serde_json::json;
 use testbed::trial::Standalone;
-use testbed::{Answer, Proxy, WebServer, eventually};
+use testbed::{Answer, TunnelProxy, WebServer, eventually};
 
 use crate::fixture::{OnShared, Setup, Stage};
 use crate::on_shared;
@@ -191,7 +191,7 @@ async fn a_provider_by_its_name_is_asked_where_the_flag_says(stage: &Stage) -> R
 /// A26
 async fn providers_are_asked_through_the_proxy_and_the_api_server_is_not() -> Result<()> {
     let stage = Stage::alone(Setup::default().without_manager()).await?;
-    let proxy = Proxy::start()?;
+    let proxy = TunnelProxy::start()?;
     let port = stage.web().address().port();
     let command = stage.fixture.command().env("HTTPS_PROXY", &proxy.url()).env("NO_PROXY", "127.0.0.1,localhost");
     // No address of ours belongs to that name: only the proxy knows where it leads.

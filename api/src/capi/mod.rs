@@ -17,7 +17,7 @@ use serde_json::Value;
 
 pub use conditions::{ClaimConditions, ClaimReady, ReadyView, status_patch};
 
-use crate::decode::null_is_absent;
+use crate::decode::{null_is_absent, slim_metadata};
 use crate::names::{CLUSTER_GROUP, IPAM_GROUP};
 use crate::pool::PoolKind;
 
@@ -66,7 +66,7 @@ pub struct IpAddressClaim {
     #[serde(default)]
     pub kind: String,
     /// Standard metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     /// What is asked for; immutable.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -151,7 +151,7 @@ pub struct IpAddress {
     #[serde(default)]
     pub kind: String,
     /// Standard metadata. The name is the claim's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     /// The address and whose it is; immutable.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -227,7 +227,7 @@ pub struct Cluster {
     #[serde(default)]
     pub kind: String,
     /// Standard metadata. The paused annotation counts too.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     /// What is wanted.
     #[serde(default, deserialize_with = "null_is_absent")]

@@ -270,7 +270,8 @@ impl Drive<'_> {
             self.ctx.metrics.external_ips().wrote(output.as_str(), error.category());
             if let Some((kind, text)) = refused(error) {
                 info!(service = %self.subject.key, %error, "output left alone");
-                let soon = error.lacks_rights().then(|| self.motion(|motion| motion.backoff.after(error.class(), rand::random())));
+                let soon =
+                    error.lacks_rights().then(|| self.motion(|motion| motion.backoff.after(error.class(), rand::random())));
                 self.trouble(output, kind, text, step, soon.flatten().flatten().unwrap_or(REFUSED));
                 return Next::Again(super::PLACE);
             }

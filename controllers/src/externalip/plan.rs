@@ -25,8 +25,8 @@ use serde_json::Value;
 
 use super::facts::ServiceKey;
 
-pub use self::service::{service, source_name};
 pub use self::asking::{asked, terms};
+pub use self::service::{service, source_name};
 pub use self::source::source;
 
 /// What to do about a Service.

@@ -118,7 +118,10 @@ impl Requests<'_> {
 
     /// Deletes a claim.
     pub fn delete_claim(&self, name: &str, uid: &str) -> Request {
-        (Target { verb: "delete", resource: "ipaddressclaims" }, delete(&self.claims(), Some(&self.key.namespace), name, uid))
+        (
+            Target { verb: "delete", resource: "ipaddressclaims" },
+            delete(&self.claims(), Some(&self.key.namespace), name, uid, None),
+        )
     }
 
     /// Takes our finalizer from a claim; `None` if it is not among its finalizers.

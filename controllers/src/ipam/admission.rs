@@ -56,7 +56,7 @@ impl World {
         let objects = self.pool(id).map_or(0, |pool| pool.ledger.counts().used);
         let of_pool =
             self.entries.iter().filter_map(|(_, entry)| entry.address.as_ref()).filter(|address| address.pool == Some(id));
-        let values = if objects == 0 { Vec::new() } else { of_pool.filter_map(|address| address.span).collect() };
+        let values = if objects == 0 { Vec::new() } else { of_pool.filter_map(|address| address.span()).collect() };
         Some(InUse { objects, values })
     }
 

@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 
 use super::Ctx;
 use super::compact::{Revision, Uid};
-use super::facts::{Facts, PoolView};
-use super::objects::{Objects, Request};
+use super::facts::{Facts, PoolView, Waiting};
+use super::objects::{Objects, Request, Written};
 use super::plan::{ClaimWrite, Deletion, Plan, Row, Step};
 use super::records::Slot;
 use super::world::{About, Holds};
@@ -40,6 +40,8 @@ struct Drive<'a> {
     pool: String,
     priority: Priority,
     holds: Holds,
+    /// Whether the claim has been told an address already.
+    bound: bool,
 }
 
 /// Performs the steps of `plan`; a step that fails ends it, and its error says when to look again.
@@ -53,8 +55,13 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
         version: facts.capi,
         kind: facts.pool.kind().kind(),
         pool: facts.pool.to_string(),
-        priority: if plan.is_backfill() { Priority::Backfill } else { priority(plan.row) },
+        priority: match plan.row {
+            _ if plan.is_backfill() => Priority::Backfill,
+            Row::Bind if facts.motion.waiting.is_some_and(|(waiting, _)| waiting == Waiting::Room) => Priority::Publish,
+            row => priority(row),
+        },
         holds,
+        bound: facts.claim.as_ref().is_some_and(|claim| claim.bound),
     };
     let recheck = plan.recheck;
     for step in plan.steps {
@@ -117,6 +124,11 @@ impl Drive<'_> {
                 let (created, protected) = tokio::join!(create, protect);
                 created.and(protected)
             }
+            Step::GiveUp { revision, uid } => {
+                let answer = self.send(self.objects().give_up(&revision, &uid)).await?;
+                self.note_claim(&revision, &answer);
+                Ok(())
+            }
             Step::Repair { revision, repair } => {
                 let answer = self.send(self.objects().repair_address(&revision, &repair)).await?;
                 self.note_address(&revision, &answer);
@@ -130,7 +142,7 @@ impl Drive<'_> {
                 self.ctx.metrics.allocation(self.kind, Allocation::Refused);
                 Ok(())
             }
-            Step::DeleteAddress { uid, why, text } => self.delete(&uid, why, &text).await,
+            Step::DeleteAddress { uid, revision, why, text } => self.delete(&uid, &revision, why, &text).await,
             Step::UnprotectAddress { uid, finalizers } => self.unprotect(&uid, &finalizers).await,
             Step::ReleaseClaim { uid, finalizers } => self.release_claim(&uid, &finalizers).await,
             Step::Unpublish { uid, finalizers } => self.unpublish(&uid, &finalizers).await,
@@ -155,29 +167,26 @@ impl Drive<'_> {
     }
 
     /// Sends one write, unless somebody paused the claim since the plan was made.
-    async fn send(&self, request: Request) -> Result<Value, WriteError> {
-        self.send_then(request, || ()).await
+    async fn send(&self, request: Request) -> Result<Written, WriteError> {
+        self.send_if(request, || true).await
     }
 
-    async fn send_then(&self, (target, request): Request, leaving: impl FnOnce()) -> Result<Value, WriteError> {
+    async fn send_if(&self, (target, request): Request, leaves: impl FnOnce() -> bool) -> Result<Written, WriteError> {
         let go = || {
             let unchanged = self.ctx.world().holds(self.slot) == self.holds;
-            if unchanged {
-                leaving();
-            }
-            unchanged
+            unchanged && leaves()
         };
         self.ctx.writer.send(self.priority, target, request?, go).await
     }
 
-    fn note_claim(&self, before: &Revision, answer: &Value) {
-        if revision(answer) != *before {
+    fn note_claim(&self, before: &Revision, answer: &Written) {
+        if answer.revision() != *before {
             self.ctx.world().wrote_claim(self.slot, before);
         }
     }
 
-    fn note_address(&self, before: &Revision, answer: &Value) {
-        if revision(answer) != *before {
+    fn note_address(&self, before: &Revision, answer: &Written) {
+        if answer.revision() != *before {
             self.ctx.world().wrote_address(self.slot, before);
         }
     }
@@ -189,11 +198,16 @@ impl Drive<'_> {
     }
 
     async fn create(&self, span: Span, claim: &Uid, label: Option<&str>, pool: &PoolView) -> Result<(), WriteError> {
+        // What is missing beside a bound claim may have been released by another manager, whose claim our view still shows.
+        if self.bound && !self.is_alive(claim).await? {
+            debug!(claim = self.title(), "the claim goes: its address is not made anew");
+            return Ok(());
+        }
         let request = self.objects().create_address(span, claim, label, pool, self.ctx.watch_filter());
-        let answer = self.send_then(request, || self.ctx.world().sent(self.slot, claim.clone())).await;
+        let answer = self.send_if(request, || self.ctx.world().sends(self.slot, claim, span)).await;
         match answer {
             Ok(answer) => {
-                self.ctx.world().answered(self.slot, uid(&answer));
+                self.ctx.world().answered(self.slot, answer.uid());
                 debug!(claim = self.title(), address = %span, "address created");
                 Ok(())
             }
@@ -257,16 +271,11 @@ impl Drive<'_> {
         Ok(())
     }
 
-    async fn delete(&self, uid: &Uid, why: Deletion, text: &str) -> Result<(), WriteError> {
-        match self.send(self.objects().delete_address(uid)).await {
-            // It is marked and still there. Another manager, with a better view, may have published it meanwhile: then it stays.
-            Ok(_) if why == Deletion::Lost && self.is_published().await? => {
-                warn!(claim = self.title(), address = text, "another manager published the address; it is kept");
-                return Ok(());
-            }
+    async fn delete(&self, uid: &Uid, revision: &Revision, why: Deletion, text: &str) -> Result<(), WriteError> {
+        match self.send(self.objects().delete_address(uid, revision)).await {
             Ok(answer) => {
                 self.ctx.world().deleted(self.slot, uid);
-                self.unprotect(uid, &finalizers(&answer)).await?;
+                self.unprotect(uid, answer.finalizers()).await?;
             }
             Err(WriteError::NotFound { .. }) => self.ctx.world().deleted(self.slot, uid),
             Err(error) => return Err(error),
@@ -287,16 +296,18 @@ impl Drive<'_> {
         Ok(())
     }
 
-    async fn is_published(&self) -> Result<bool, WriteError> {
+    /// Whether the claim with this UID exists and is not deleting.
+    async fn is_alive(&self, uid: &Uid) -> Result<bool, WriteError> {
         let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
-        Ok(claim.is_some_and(|claim| claim.status.address_ref.is_some()))
+        let meta = claim.map(|claim| claim.metadata).filter(|meta| meta.deletion_timestamp.is_none());
+        Ok(meta.is_some_and(|meta| Uid::new(meta.uid.as_deref().unwrap_or_default()) == *uid))
     }
 
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {
         let Some(request) = self.objects().unprotect_address(uid, finalizers) else { return Ok(()) };
         match self.send(request).await {
             // Somebody else's finalizer keeps it.
-            Ok(answer) if !self::finalizers(&answer).is_empty() => Ok(()),
+            Ok(answer) if !answer.finalizers().is_empty() => Ok(()),
             Ok(_) | Err(WriteError::NotFound { .. }) => {
                 self.ctx.world().removed(self.slot, uid);
                 Ok(())
@@ -414,18 +425,6 @@ impl Drive<'_> {
             None => Next::After(place, REFUSED),
         }
     }
-}
-
-fn revision(object: &Value) -> Revision {
-    Revision::new(object["metadata"]["resourceVersion"].as_str().unwrap_or_default())
-}
-
-fn uid(object: &Value) -> Uid {
-    Uid::new(object["metadata"]["uid"].as_str().unwrap_or_default())
-}
-
-fn finalizers(object: &Value) -> Vec<String> {
-    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub struct ClaimFacts {
     pub finalizers: Vec<String>,
     /// It is to be released although others still hold it.
     pub release_now: bool,
+    /// An address that lost its value to another, and must not be published any more.
+    pub lost: Option<Uid>,
     /// `status.addressRef` names the claim's own address.
     pub bound: bool,
     /// Its conditions.
@@ -157,8 +159,8 @@ pub enum Relation {
     Ours,
     /// Its references name something else; the text says what.
     Other(String),
-    /// It goes, and was an earlier claim's of this name.
-    Earlier,
+    /// It is another claim's of this name, of which it or this claim is on its way out.
+    Another,
 }
 
 /// Other address objects hold the same value.

@@ -13,14 +13,16 @@ mod annotations;
 mod compact;
 mod drive;
 mod facts;
+#[cfg(test)]
+mod model;
 mod objects;
 mod observe;
 mod owners;
 mod plan;
 mod pool;
 mod records;
-mod show;
 mod share;
+mod show;
 mod watches;
 mod world;
 
@@ -36,9 +38,9 @@ use tracing::{debug, info};
 
 use self::facts::Facts;
 pub use self::facts::Policy;
-pub use self::share::Listener;
 use self::plan::{Place as Standing, Plan, plan};
 use self::records::{PoolId, Slot};
+pub use self::share::Listener;
 pub use self::world::Scope;
 use self::world::{Wake, World, lane};
 use crate::kit::bucket::Bucket;
@@ -69,6 +71,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const FLUSH: Duration = Duration::from_secs(2);
 /// Status writes a second, all pools together.
 const POOL_WRITES: f64 = 100.0;
+/// Tasks over claims that run at once, for each write that may be under way: a task also has other things to do than to write.
+const WRITERS: usize = 2;
 /// Tasks over pools that run at once.
 const POOL_TASKS: usize = 16;
 
@@ -211,7 +215,8 @@ async fn lead(ctx: &Arc<Ctx>, shell: &Shell) {
         world.wake_all();
         ctx.deliver(&mut world);
     }
-    let claims = queue::run(&ctx.claims, || ctx.writer.window(), last_bind(ctx), LAST_ANSWERS, |slot| claim_pass(ctx, slot));
+    let tasks = || WRITERS * ctx.writer.window();
+    let claims = queue::run(&ctx.claims, tasks, last_bind(ctx), LAST_ANSWERS, |slot| claim_pass(ctx, slot));
     let pools = queue::run(&ctx.pools, || POOL_TASKS, last_bind(ctx), LAST_ANSWERS, |id| pool_pass(ctx, id));
     tokio::join!(claims, pools);
     let _ = tokio::time::timeout(FLUSH, flush(ctx)).await;
@@ -252,17 +257,7 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     if !world.is_settled() {
         return Err(Next::After(place, Duration::from_secs(1)));
     }
-    // Older claims may be in the middle of a write while the room they waited for shows up: their turn is now all the same.
-    for elder in world.take_unserved(slot) {
-        if let Some(mut facts) = observe::observe(&world, elder, ctx.policy, wall, now) {
-            facts.motion.own_write_unseen = false;
-            decide(ctx, &mut world, elder, facts, wall, now);
-        }
-    }
-    let Some(facts) = observe::observe(&world, slot, ctx.policy, wall, now) else { return Err(Next::Done) };
-    let (facts, plan) = decide(ctx, &mut world, slot, facts, wall, now);
-    world.take_place(slot, plan.place);
-    world.waits_for(slot, plan.waiting);
+    let Some((facts, plan)) = decide_in_turn(ctx.policy, &mut world, slot, wall, now) else { return Err(Next::Done) };
     if plan.is_backfill() {
         let pause = world.backfill_turn(slot, now, || pause(&ctx.backfills));
         if !pause.is_zero() {
@@ -292,15 +287,31 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
     })
 }
 
+/// Decides for one claim, after those whose turn comes before its own, and does to its place in the ledger what the decision says.
+fn decide_in_turn(policy: Policy, world: &mut World, slot: Slot, wall: Timestamp, now: Instant) -> Option<(Facts, Plan)> {
+    // Older claims may be in the middle of a write while the room they waited for shows up: their turn is now all the same.
+    for elder in world.take_unserved(slot) {
+        if let Some(mut facts) = observe::observe(world, elder, policy, wall, now) {
+            facts.motion.own_write_unseen = false;
+            decide(policy, world, elder, facts, wall, now);
+        }
+    }
+    let facts = observe::observe(world, slot, policy, wall, now)?;
+    let (facts, plan) = decide(policy, world, slot, facts, wall, now);
+    world.take_place(slot, plan.place);
+    world.waits_for(slot, plan.waiting);
+    Some((facts, plan))
+}
+
 /// Decides for one claim, and reserves for it what the decision asks for.
-fn decide(ctx: &Ctx, world: &mut World, slot: Slot, mut facts: Facts, wall: Timestamp, now: Instant) -> (Facts, Plan) {
+fn decide(policy: Policy, world: &mut World, slot: Slot, mut facts: Facts, wall: Timestamp, now: Instant) -> (Facts, Plan) {
     let mut plan = plan(&facts, wall);
     // At most: a special wish, any value, and the plan for what was granted.
     for _ in 0..3 {
         let Standing::Allocate(_) = plan.place else { break };
         facts.refused = world.take_place(slot, plan.place);
         if facts.refused.is_none() {
-            let Some(seen) = observe::observe(world, slot, ctx.policy, wall, now) else { break };
+            let Some(seen) = observe::observe(world, slot, policy, wall, now) else { break };
             facts = seen;
         }
         plan = self::plan::plan(&facts, wall);

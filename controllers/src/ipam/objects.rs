@@ -1,12 +1,13 @@
-//! The requests of this capability: the address as it is created, and the patches of claims and addresses.
+//! The requests of this capability: the address as it is created, the patches of claims and addresses, and what is read of the answers.
 
 use api::capi::{AddressSpec, CapiVersion, IpAddress, IpAddressClaim, LocalRef, PoolRef};
 use api::externalip::names::PUBLISHED;
-use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, RELEASE_ADDRESS, WATCH_FILTER_LABEL};
+use api::names::{CLUSTER_NAME_LABEL, LOST_ADDRESS, PROTECT_ADDRESS, RELEASE_ADDRESS, WATCH_FILTER_LABEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
 use kube::core::request::Error;
 use poolutil::Span;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::compact::{Revision, Uid};
@@ -87,12 +88,10 @@ impl Objects<'_> {
         Self::patch_address(merge_patch(&self.address(), Some(self.namespace), self.name, Part::Main, &json!({"metadata": meta})))
     }
 
-    /// Deletes the address with this UID.
-    pub fn delete_address(&self, uid: &Uid) -> Request {
-        (
-            Target { verb: "delete", resource: "ipaddresses" },
-            delete(&self.address(), Some(self.namespace), self.name, &uid.to_string()),
-        )
+    /// Deletes the address with this UID, if nobody has changed it since.
+    pub fn delete_address(&self, uid: &Uid, revision: &Revision) -> Request {
+        let request = delete(&self.address(), Some(self.namespace), self.name, &uid.to_string(), Some(&revision.to_string()));
+        (Target { verb: "delete", resource: "ipaddresses" }, request)
     }
 
     /// Takes our finalizer from the address with this UID; `None` if it is not among its finalizers.
@@ -108,6 +107,13 @@ impl Objects<'_> {
     /// Sets the claim's finalizers.
     pub fn protect_claim(&self, write: &ClaimWrite) -> Request {
         let patch = json!({"metadata": {"resourceVersion": write.revision.to_string(), "finalizers": write.finalizers}});
+        Self::patch_claim(merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, &patch))
+    }
+
+    /// Writes on the claim that the address with this UID is not to be published.
+    pub fn give_up(&self, revision: &Revision, uid: &Uid) -> Request {
+        let annotations = json!({LOST_ADDRESS: uid.to_string()});
+        let patch = json!({"metadata": {"resourceVersion": revision.to_string(), "annotations": annotations}});
         Self::patch_claim(merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Main, &patch))
     }
 
@@ -131,6 +137,38 @@ impl Objects<'_> {
     pub fn claim_status(&self, patch: &Value) -> Request {
         let request = merge_patch(&self.claim(), Some(self.namespace), self.name, Part::Status, patch);
         (Target { verb: "patch", resource: "ipaddressclaims/status" }, request)
+    }
+}
+
+/// What is of interest in the answer to a write: the object as it is now, or a `Status` without any of it.
+#[derive(Debug, Default, Deserialize)]
+pub struct Written {
+    #[serde(default)]
+    metadata: WrittenMeta,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMeta {
+    uid: Option<String>,
+    resource_version: Option<String>,
+    finalizers: Option<Vec<String>>,
+}
+
+impl Written {
+    /// Its version.
+    pub fn revision(&self) -> Revision {
+        Revision::new(self.metadata.resource_version.as_deref().unwrap_or_default())
+    }
+
+    /// Its UID.
+    pub fn uid(&self) -> Uid {
+        Uid::new(self.metadata.uid.as_deref().unwrap_or_default())
+    }
+
+    /// Its finalizers, in order.
+    pub fn finalizers(&self) -> &[String] {
+        self.metadata.finalizers.as_deref().unwrap_or_default()
     }
 }
 

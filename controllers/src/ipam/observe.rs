@@ -6,7 +6,7 @@ use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, WATCH_FILTER_LABEL};
 use k8s_openapi::jiff::Timestamp;
 use poolutil::{Mark, ReservationState, Span, Standing};
 
-use super::compact::{Name, Revision};
+use super::compact::{Revision, Seconds};
 use super::facts::{
     AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair,
     ReservedFacts, Wishes,
@@ -25,12 +25,18 @@ pub fn observe(world: &World, slot: Slot, policy: Policy, wall: Timestamp, now: 
     let pool_id = world.pool_of(slot);
     let pool = pool_id.and_then(|id| world.pool(id));
     let reader = Reader { world, slot, entry, pool_id, pool };
-    let reservation = pool.and_then(|pool| pool.ledger.reservation(slot)).map(|held| ReservedFacts {
-        span: held.span,
-        state: held.state,
-        age: motion.and_then(|motion| motion.post.as_ref()).map_or(Duration::ZERO, |post| {
-            let since =
-                post.answered.as_ref().filter(|_| held.state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
+    let post = motion.and_then(|motion| motion.post.as_ref());
+    let reservation = pool.and_then(|pool| pool.ledger.reservation(slot)).map(|held| (held.span, held.state)).or_else(|| {
+        // An object of that name came and went while ours was on its way: the reservation went with it, but ours may be there yet.
+        let served = entry.claim.as_ref().is_some_and(|claim| claim.deleting.is_none());
+        let post = post.filter(|post| entry.address.is_none() && (post.answered.is_some() || !served))?;
+        Some((post.span, if post.answered.is_some() { ReservationState::Answered } else { ReservationState::Sent }))
+    });
+    let reservation = reservation.map(|(span, state)| ReservedFacts {
+        span,
+        state,
+        age: post.map_or(Duration::ZERO, |post| {
+            let since = post.answered.as_ref().filter(|_| state == ReservationState::Answered).map_or(post.sent, |(at, _)| *at);
             now.saturating_duration_since(since)
         }),
     });
@@ -71,20 +77,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn texts(&self, names: &[Name]) -> Vec<String> {
-        names.iter().map(|name| self.world.names.text(*name).to_string()).collect()
-    }
-
     fn claim(&self, claim: &Claim) -> ClaimFacts {
         ClaimFacts {
             uid: claim.uid.clone(),
             revision: claim.revision.clone(),
             generation: claim.generation.into(),
-            deleting: claim.deleting,
+            deleting: claim.deleting.map(Seconds::get),
             moving: claim.moving,
             paused: claim.paused,
-            finalizers: self.texts(&claim.finalizers),
+            finalizers: self.world.names.texts(claim.finalizers),
             release_now: claim.release_now,
+            lost: claim.lost().cloned(),
             bound: claim.bound,
             conditions: claim.conditions.whole(),
             cluster_label: claim.label.map(|name| self.world.names.text(name).to_string()),
@@ -129,22 +132,21 @@ impl Reader<'_> {
         let relation = self.relation(address);
         let fresh = address.ours && self.entry.claim.as_ref().is_none_or(|claim| !claim.bound);
         let made_here = self.made_here(address);
-        let finalizers = self.texts(&address.finalizers);
+        let finalizers = self.world.names.texts(address.finalizers);
+        let span = address.span();
         AddressFacts {
             uid: address.uid.clone(),
             revision: address.revision.clone(),
-            deleting: address.deleting,
+            deleting: address.deleting.map(Seconds::get),
             moving: address.moving,
             claim_uid: self.claim_uid(address),
-            span: address.span,
-            text: address
-                .span
-                .map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
+            span,
+            text: span.map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
             repair: self.repair(address, &finalizers).filter(|_| relation == Relation::Ours),
             finalizers,
             fresh: fresh || made_here,
             made_here,
-            contest: address.span.and_then(|span| self.contest(address, &span, fresh || made_here)),
+            contest: span.and_then(|span| self.contest(address, &span, fresh || made_here)),
             relation,
         }
     }
@@ -152,9 +154,10 @@ impl Reader<'_> {
     /// This process posted the object, and has published nothing of it yet.
     fn made_here(&self, address: &Address) -> bool {
         let post = self.entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
-        post.is_some_and(|post| match &post.answered {
-            Some((_, uid)) => *uid == address.uid,
-            None => address.ours && self.claim_uid(address).as_ref() == Some(&post.claim),
+        // A later claim of this name may have taken over what was posted for an earlier one.
+        post.is_some_and(|post| match (&post.answered, self.claim_uid(address)) {
+            (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
+            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
         })
     }
 
@@ -164,7 +167,7 @@ impl Reader<'_> {
 
     fn owners(&self, address: &Address) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
         let key = address.pool.and_then(|pool| self.world.pool(pool)).map(|pool| &pool.key);
-        address.owners.whole(&self.entry.name, key)
+        address.owners(&self.entry.name, key, &self.world.names)
     }
 
     fn relation(&self, address: &Address) -> Relation {
@@ -175,14 +178,16 @@ impl Reader<'_> {
                 Relation::Other("is not looked after by this manager".to_owned())
             };
         };
-        if let Some(other) = &address.other_claim {
+        if let Some(other) = address.other_claim() {
             return Relation::Other(format!("belongs to claim {other:?}"));
         }
         if address.pool != Some(claim.pool) {
             return Relation::Other("belongs to another pool".to_owned());
         }
-        if address.deleting.is_some() && self.claim_uid(address).as_ref() != Some(&claim.uid) {
-            return Relation::Earlier;
+        let owner = self.claim_uid(address);
+        let later = claim.deleting.is_some() && owner.as_ref().is_some_and(|owner| *owner != claim.uid);
+        if later || (address.deleting.is_some() && owner.as_ref() != Some(&claim.uid)) {
+            return Relation::Another;
         }
         Relation::Ours
     }
@@ -250,7 +255,7 @@ impl Reader<'_> {
         };
         let motion = self.entry.motion.as_deref();
         let key = self.world.memory_key(self.slot, id);
-        let requested = claim.requested.as_deref().map(|text| {
+        let requested = claim.requested().map(|text| {
             let span = space.parse_request(text).map_err(|error| format!("requested address {text:?}: {error}"))?;
             match record.pre_allocations.owner(span).filter(|owner| *owner != key) {
                 Some(owner) => Err(format!("requested address {span} is pre-allocated to {owner}")),
@@ -300,7 +305,7 @@ impl Reader<'_> {
         let Some(record) = pool.record.as_ref().filter(remembers) else { return Memory::Off };
         // What the pool cannot give again is not worth remembering.
         let again = |span: &Span| record.space.as_ref().is_ok_and(|space| space.is_allocatable(span));
-        let Some(span) = address.span.filter(again) else { return Memory::Off };
+        let Some(span) = address.span().filter(again) else { return Memory::Off };
         let written = record.memory.get(&self.world.memory_key(self.slot, id), wall);
         if written == Some(span) { Memory::Written } else { Memory::Missing }
     }

@@ -127,6 +127,13 @@ pub enum Step {
         /// The finalizer, if it is missing.
         finalizer: Option<ClaimWrite>,
     },
+    /// Write on the claim that an address is lost, so that no manager, however late its view, publishes it any more.
+    GiveUp {
+        /// The claim's version last seen: in another one it may have been published.
+        revision: Revision,
+        /// The address.
+        uid: Uid,
+    },
     /// Complete the address.
     Repair {
         /// The version last seen.
@@ -158,6 +165,8 @@ pub enum Step {
     DeleteAddress {
         /// The only object that may be deleted.
         uid: Uid,
+        /// The version last seen: in another one it may have become another claim's.
+        revision: Revision,
         /// Why.
         why: Deletion,
         /// For the event.

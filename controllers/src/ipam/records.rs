@@ -3,26 +3,27 @@
 //! A full object never outlives its event. What is rare (foreign owner references, foreign conditions) is kept whole, so that a
 //! repair gives it back byte for byte; what is common is a number.
 
+mod address;
+mod claim;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::PoolKind;
-use api::capi::{CapiVersion, ClaimConditions, ClaimReady, IpAddress, IpAddressClaim, ReadyView};
-use api::names::{
-    CLUSTER_NAME_LABEL, DELETE_FOR_MOVE, PAUSED, RELEASE_NOW, REQUESTED_ADDRESS, REQUESTED_ADDRESS_SHORT, WATCH_FILTER_LABEL,
-};
 use api::v1alpha2::PoolStatus;
 use compact_str::CompactString;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use poolutil::{Ledger, Pool, Span, SpecError};
 
 use super::annotations::{LastAddresses, PreAllocations};
-use super::compact::{Name, Names, Revision, Uid};
+use super::compact::{Name, Revision, Seconds, Uid};
 use super::facts::Waiting;
-use super::owners;
 use crate::kit::writes::Backoff;
+
+pub use address::Address;
+pub use claim::Claim;
 
 /// Number of a namespace and name, under which a claim and its address are kept.
 pub type Slot = u32;
@@ -30,6 +31,7 @@ pub type Slot = u32;
 pub type PoolId = u32;
 
 /// What there is under one namespace and name.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Entry {
     pub namespace: Name,
@@ -39,89 +41,8 @@ pub struct Entry {
     pub motion: Option<Box<Motion>>,
 }
 
-/// A claim on one of our pools.
-#[derive(Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-pub struct Claim {
-    pub uid: Uid,
-    pub revision: Revision,
-    pub generation: i32,
-    pub pool: PoolId,
-    /// Place in the order of arrival; 0 until the list that brought it has ended.
-    pub arrival: u64,
-    pub created: i64,
-    pub deleting: Option<i64>,
-    pub finalizers: Box<[Name]>,
-    /// The cluster it belongs to, if it names one.
-    pub cluster: Option<Name>,
-    /// The cluster label that its address shall carry.
-    pub label: Option<Name>,
-    pub requested: Option<Box<str>>,
-    pub conditions: Conditions,
-    pub bound: bool,
-    pub moving: bool,
-    pub paused: bool,
-    pub release_now: bool,
-}
-
-/// A claim's conditions: a few bytes in the common case, the whole of them otherwise.
-#[derive(Debug)]
-pub enum Conditions {
-    /// There are none.
-    None,
-    /// Both flavours say that the claim holds an address, and there is nothing else.
-    Bound {
-        /// The address and prefix that the message names.
-        text: CompactString,
-        /// `observedGeneration`.
-        generation: i32,
-        /// Seconds since the epoch.
-        since: i64,
-    },
-    /// Anything else.
-    Other(Box<ClaimConditions>),
-}
-
-/// An address object.
-#[derive(Debug)]
-pub struct Address {
-    pub uid: Uid,
-    pub revision: Revision,
-    /// Our pool that it refers to; `None` for anybody else's.
-    pub pool: Option<PoolId>,
-    /// Its value, if it can be read.
-    pub span: Option<Span>,
-    pub created: i64,
-    pub deleting: Option<i64>,
-    pub finalizers: Box<[Name]>,
-    pub owners: Owners,
-    pub cluster_label: Option<Name>,
-    /// The claim it refers to, if that is not the one of its own name.
-    pub other_claim: Option<Box<str>>,
-    pub prefix: i16,
-    /// The API server says that its spec was written by us.
-    pub ours: bool,
-    pub filtered: bool,
-    pub moving: bool,
-}
-
-/// An address's owner references.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Owners {
-    /// Exactly as we write them, to the claim and to the pool with these UIDs.
-    Standard {
-        /// UID of the claim.
-        claim: Uid,
-        /// UID of the pool.
-        pool: Uid,
-        /// The version the claim is referred to in.
-        version: CapiVersion,
-    },
-    /// Anything else.
-    Other(Box<[OwnerReference]>),
-}
-
 /// What a process remembers of a claim that is not settled. Losing it loses time, nothing else.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct Motion {
     /// When the claim was first seen without an address, or its deletion was.
@@ -154,6 +75,9 @@ pub struct Motion {
 pub struct Post {
     pub claim: Uid,
     pub pool: PoolId,
+    pub span: Span,
+    /// While it is on its way the claim was published with another object: only what its answer names is ours.
+    pub told: bool,
     pub sent: Instant,
     pub answered: Option<(Instant, Uid)>,
 }
@@ -204,6 +128,7 @@ impl fmt::Display for PoolKey {
 }
 
 /// A pool, what is known of its values, and who refers to it.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct PoolEntry {
     pub key: PoolKey,
@@ -232,6 +157,7 @@ pub struct PoolEntry {
 }
 
 /// A pool object. There are few of these, so it is kept whole.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct PoolRecord {
     pub uid: Uid,
@@ -254,6 +180,7 @@ pub struct PoolRecord {
 }
 
 /// A cluster that exists or is referred to.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub struct ClusterEntry {
     /// Whether it is paused; `None` while it does not exist.
@@ -262,9 +189,9 @@ pub struct ClusterEntry {
     pub members: BTreeSet<Slot>,
 }
 
-/// Seconds since the epoch of a timestamp.
-pub fn seconds(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<i64> {
-    time.map(|time| time.0.as_second())
+/// A timestamp of an object.
+fn seconds(time: Option<&Time>) -> Option<Seconds> {
+    time.map(|time| Seconds::new(time.0.as_second()))
 }
 
 /// The value of an annotation.
@@ -275,144 +202,4 @@ pub fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
 /// The value of a label.
 pub fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.labels.as_ref()?.get(key).map(String::as_str)
-}
-
-fn interned(names: &mut Names, list: Option<&Vec<String>>) -> Box<[Name]> {
-    list.into_iter().flatten().map(|text| names.intern(text)).collect()
-}
-
-impl Claim {
-    /// Reads a claim on pool `pool`.
-    pub fn read(claim: &IpAddressClaim, pool: PoolId, version: CapiVersion, names: &mut Names) -> Self {
-        let meta = &claim.metadata;
-        let label = label(meta, CLUSTER_NAME_LABEL).filter(|name| !name.is_empty());
-        let spec = claim.spec.cluster_name.as_deref().filter(|name| !name.is_empty());
-        let mut intern = |name: Option<&str>| name.map(|name| names.intern(name));
-        let (cluster, label) = (intern(spec.or(label)), intern(label.or(spec)));
-        Self {
-            uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
-            revision: Revision::new(meta.resource_version.as_deref().unwrap_or_default()),
-            generation: meta.generation.and_then(|generation| i32::try_from(generation).ok()).unwrap_or_default(),
-            pool,
-            arrival: 0,
-            created: seconds(meta.creation_timestamp.as_ref()).unwrap_or_default(),
-            deleting: seconds(meta.deletion_timestamp.as_ref()),
-            finalizers: interned(names, meta.finalizers.as_ref()),
-            cluster,
-            label,
-            requested: annotation(meta, REQUESTED_ADDRESS).or_else(|| annotation(meta, REQUESTED_ADDRESS_SHORT)).map(Into::into),
-            conditions: Conditions::read(claim, version),
-            bound: claim.status.address_ref.as_ref().is_some_and(|address| Some(&address.name) == meta.name.as_ref()),
-            moving: annotation(meta, DELETE_FOR_MOVE).is_some(),
-            paused: annotation(meta, PAUSED).is_some(),
-            release_now: annotation(meta, RELEASE_NOW) == Some("true"),
-        }
-    }
-}
-
-impl Conditions {
-    fn read(claim: &IpAddressClaim, version: CapiVersion) -> Self {
-        let conditions = ClaimConditions::of(claim, version);
-        if conditions == ClaimConditions::default() {
-            return Self::None;
-        }
-        Self::bound(&conditions).unwrap_or_else(|| Self::Other(Box::new(conditions)))
-    }
-
-    fn bound(conditions: &ClaimConditions) -> Option<Self> {
-        let new = conditions.new_ready.as_ref()?;
-        let text = new.message.strip_prefix("allocated ")?;
-        let since = new.last_transition_time.parse::<k8s_openapi::jiff::Timestamp>().ok()?.as_second();
-        let compact = Self::Bound { text: text.into(), generation: i32::try_from(new.observed_generation?).ok()?, since };
-        (compact.whole() == *conditions).then_some(compact)
-    }
-
-    /// The conditions as they stand in the object.
-    pub fn whole(&self) -> ClaimConditions {
-        match self {
-            Self::None => ClaimConditions::default(),
-            Self::Other(conditions) => (**conditions).clone(),
-            Self::Bound { text, generation, since } => {
-                let since = k8s_openapi::jiff::Timestamp::from_second(*since).unwrap_or_default().to_string();
-                let ready = ClaimReady {
-                    reason: api::reasons::ClaimReason::AddressAllocated,
-                    message: format!("allocated {text}"),
-                    observed_generation: Some((*generation).into()),
-                };
-                ClaimConditions {
-                    new_ready: Some(ReadyView {
-                        status: "True".to_owned(),
-                        reason: ready.reason.as_str().to_owned(),
-                        message: ready.message,
-                        observed_generation: ready.observed_generation,
-                        last_transition_time: since.clone(),
-                        place: 0,
-                    }),
-                    legacy_ready: Some(ReadyView {
-                        status: "True".to_owned(),
-                        last_transition_time: since,
-                        ..ReadyView::default()
-                    }),
-                    ..ClaimConditions::default()
-                }
-            }
-        }
-    }
-}
-
-impl Address {
-    /// Reads an address that refers to our pool `pool`, if it does.
-    pub fn read(address: &IpAddress, pool: Option<(PoolId, &PoolKey)>, watch_filter: Option<&str>, names: &mut Names) -> Self {
-        let meta = &address.metadata;
-        let spec = &address.spec;
-        let name = meta.name.as_deref().unwrap_or_default();
-        let length = spec.prefix.and_then(|prefix| u8::try_from(prefix).ok());
-        let span = match pool {
-            Some((_, key)) if key.kind.is_prefix() => length.and_then(|length| Span::parse(&spec.address, length).ok()),
-            _ => Span::parse_host(&spec.address).ok(),
-        };
-        Self {
-            uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
-            revision: Revision::new(meta.resource_version.as_deref().unwrap_or_default()),
-            pool: pool.map(|(id, _)| id),
-            span,
-            created: seconds(meta.creation_timestamp.as_ref()).unwrap_or_default(),
-            deleting: seconds(meta.deletion_timestamp.as_ref()),
-            finalizers: interned(names, meta.finalizers.as_ref()),
-            owners: Owners::read(meta.owner_references.as_deref().unwrap_or_default(), name, pool.map(|(_, key)| key)),
-            cluster_label: label(meta, CLUSTER_NAME_LABEL).map(|text| names.intern(text)),
-            other_claim: (spec.claim_ref.name != name).then(|| spec.claim_ref.name.as_str().into()),
-            prefix: spec.prefix.and_then(|prefix| i16::try_from(prefix).ok()).unwrap_or_default(),
-            ours: owners::made_by_us(meta),
-            filtered: watch_filter.is_none_or(|filter| label(meta, WATCH_FILTER_LABEL) == Some(filter)),
-            moving: annotation(meta, DELETE_FOR_MOVE).is_some(),
-        }
-    }
-}
-
-impl Owners {
-    fn read(references: &[OwnerReference], name: &str, pool: Option<&PoolKey>) -> Self {
-        if let (Some(key), [first, second]) = (pool, references) {
-            let (claim, pool) = (Uid::new(&first.uid), Uid::new(&second.uid));
-            for version in [CapiVersion::V1beta2, CapiVersion::V1beta1] {
-                let standard =
-                    [owners::claim_reference(version, name, &claim), owners::pool_reference(key.kind, &key.name, &pool)];
-                if references == standard {
-                    return Self::Standard { claim, pool, version };
-                }
-            }
-        }
-        Self::Other(references.into())
-    }
-
-    /// The references as they stand in the object.
-    pub fn whole(&self, name: &str, pool: Option<&PoolKey>) -> Vec<OwnerReference> {
-        match (self, pool) {
-            (Self::Standard { claim, pool, version }, Some(key)) => {
-                vec![owners::claim_reference(*version, name, claim), owners::pool_reference(key.kind, &key.name, pool)]
-            }
-            (Self::Standard { .. }, None) => Vec::new(),
-            (Self::Other(references), _) => references.to_vec(),
-        }
-    }
 }

@@ -239,7 +239,7 @@ mod tests {
     async fn a_proxy_is_asked_for_the_server() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (config, _handle) = server();
-        let proxy = testbed::Proxy::start().unwrap();
+        let proxy = testbed::TunnelProxy::start().unwrap();
         let route = Route::to(&config.cluster_url, Some(&proxy.url()), &Matcher::builder().build(), tcp()).unwrap();
         let server = config.cluster_url.authority().unwrap().to_string();
         let client = client(config, route, HeaderValue::from_static("x"), 0.0, 0).unwrap();

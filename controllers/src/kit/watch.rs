@@ -70,7 +70,7 @@ impl Restart {
     }
 }
 
-/// An object that decodes as `K`, or at least has metadata and says why it does not.
+/// An object that decodes as `K`, or at least has a name and a version and says why it does not.
 #[derive(Debug, Clone)]
 pub struct Tolerant<K> {
     meta: ObjectMeta,
@@ -80,13 +80,15 @@ pub struct Tolerant<K> {
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Tolerant<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        match K::deserialize(&value) {
-            Ok(object) => Ok(Self { meta: ObjectMeta::default(), object: Ok(object) }),
-            Err(error) => {
-                let meta = value.get("metadata").and_then(|meta| ObjectMeta::deserialize(meta).ok()).unwrap_or_default();
-                Ok(Self { meta, object: Err(error.to_string()) })
-            }
-        }
+        let text = |field: &str| Some(value.get("metadata")?.get(field)?.as_str()?.to_owned());
+        let meta = ObjectMeta {
+            name: text("name"),
+            namespace: text("namespace"),
+            resource_version: text("resourceVersion"),
+            ..ObjectMeta::default()
+        };
+        // Taken apart, not read, so that its texts are not copied.
+        Ok(Self { meta, object: K::deserialize(value).map_err(|error| error.to_string()) })
     }
 }
 

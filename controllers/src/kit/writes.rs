@@ -1,7 +1,7 @@
 //! Every write of every capability goes through [`Writer`]: fenced by leadership, held back when the
 //! server is busy, by priority, counted, and with errors that say what to do next.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -36,10 +36,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Who goes first when not all writes can go at once.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Priority {
+    /// Tells a claim's user the address, or takes one for a claim that had to wait: what is begun is ended.
+    Publish,
     /// Gives an address back.
     Release,
-    /// Tells a claim's user the address.
-    Publish,
     /// Takes an address.
     Bind,
     /// Completes an object.
@@ -177,10 +177,13 @@ impl Writer {
     }
 }
 
-async fn answer(client: &Client, request: WriteRequest) -> kube::Result<(StatusCode, http::HeaderMap, Vec<u8>)> {
+async fn answer(
+    client: &Client,
+    request: WriteRequest,
+) -> kube::Result<(StatusCode, http::HeaderMap, impl Deref<Target = [u8]>)> {
     let answer = client.send(request.map(Body::from)).await?;
     let (head, body) = answer.into_parts();
-    let body = body.collect().await?.to_bytes().to_vec();
+    let body = body.collect().await?.to_bytes();
     Ok((head.status, head.headers, body))
 }
 
@@ -339,18 +342,18 @@ mod tests {
                 spec.clone(),
             ),
             (
-                delete(&addresses(), at, "web-0", "uid-1").unwrap(),
+                delete(&addresses(), at, "web-0", "uid-1", Some("7")).unwrap(),
                 "DELETE",
                 format!("{place}/web-0?"),
                 "application/json",
-                json!({ "preconditions": { "uid": "uid-1" } }),
+                json!({ "preconditions": { "uid": "uid-1", "resourceVersion": "7" } }),
             ),
         ] {
             assert_eq!((request.method().as_str(), request.uri().to_string()), (method, uri));
             assert_eq!(request.headers()[header::CONTENT_TYPE], kind);
             assert_eq!(serde_json::from_slice::<Value>(request.body()).unwrap(), body);
         }
-        assert!(delete(&addresses(), at, "", "uid-1").is_err());
+        assert!(delete(&addresses(), at, "", "uid-1", Some("7")).is_err());
     }
 
     #[tokio::test]
@@ -362,7 +365,7 @@ mod tests {
             let (_, send) = server.next_request().await.unwrap();
             send.send_response(respond(200, &[], &json!({ "kind": "Status", "status": "Success" })));
         });
-        let request = delete(&addresses(), Some("team-a"), "web-0", "uid-1").unwrap();
+        let request = delete(&addresses(), Some("team-a"), "web-0", "uid-1", Some("7")).unwrap();
         let target = Target { verb: "delete", resource: "ipaddresses" };
         writer.send::<IgnoredAny>(Priority::Release, target, request, || true).await.unwrap();
     }

@@ -1,9 +1,9 @@
 //! Who holds what: every address object of the pool by its value, and the order in which they came.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::span_map::SpanMap;
+use super::units::Units;
 use crate::shape::Shape;
 use crate::span::Span;
 
@@ -87,7 +87,7 @@ pub(super) struct Held<K> {
     /// What the pool hands out. Spans of this shape are *units* and kept by number.
     shape: Shape,
     /// The first holder of each held unit.
-    units: BTreeMap<u128, Holder<K>>,
+    units: Units<Holder<K>>,
     /// The other holders of a unit, where there are any.
     others: BTreeMap<u128, Vec<Holder<K>>>,
     /// The holders of spans of another shape.
@@ -104,7 +104,7 @@ impl<K: Copy + Ord> Held<K> {
     pub(super) fn new(shape: Shape) -> Self {
         Self {
             shape,
-            units: BTreeMap::new(),
+            units: Units::default(),
             others: BTreeMap::new(),
             foreign: SpanMap::default(),
             disputed: BTreeSet::new(),
@@ -125,7 +125,7 @@ impl<K: Copy + Ord> Held<K> {
         let foreign = self.foreign.take();
         self.disputed.clear();
         (self.objects, self.foreign_objects) = (self.unreadable.len(), 0);
-        for (unit, holder) in units {
+        for (unit, &holder) in units.range(0, u128::MAX) {
             let further = others.remove(&unit).unwrap_or_default();
             for holder in std::iter::once(holder).chain(further) {
                 self.add(old.span(unit), holder);
@@ -155,15 +155,11 @@ impl<K: Copy + Ord> Held<K> {
     fn add(&mut self, span: Span, holder: Holder<K>) -> Change {
         self.objects += 1;
         let change = if let Some(unit) = self.shape.unit(&span) {
-            match self.units.entry(unit) {
-                Entry::Vacant(free) => {
-                    free.insert(holder);
-                    Change::Only
-                }
-                Entry::Occupied(_) => {
-                    self.others.entry(unit).or_default().push(holder);
-                    Change::Another
-                }
+            if self.units.insert(unit, holder) {
+                Change::Only
+            } else {
+                self.others.entry(unit).or_default().push(holder);
+                Change::Another
             }
         } else {
             self.foreign_objects += 1;
@@ -199,14 +195,14 @@ impl<K: Copy + Ord> Held<K> {
     }
 
     fn remove_unit(&mut self, key: K, unit: u128) -> Change {
-        let Some(first) = self.units.get_mut(&unit) else {
+        let Some(first) = self.units.get_mut(unit) else {
             return Change::None;
         };
         let Some(others) = self.others.get_mut(&unit) else {
             if first.key != key {
                 return Change::None;
             }
-            self.units.remove(&unit);
+            self.units.remove(unit);
             return Change::Only;
         };
         if first.key == key {
@@ -257,7 +253,7 @@ impl<K: Copy + Ord> Held<K> {
     /// Every holder of a value that shares an address with `span`.
     fn overlapping(&self, span: Span) -> impl Iterator<Item = &Holder<K>> {
         let units = self.shape.units(&span).map(|(first, last)| {
-            let firsts = self.units.range(first..=last).map(|(_, holder)| holder);
+            let firsts = self.units.range(first, last).map(|(_, holder)| holder);
             let others = self.others.range(first..=last);
             firsts.chain(others.flat_map(|(_, holders)| holders))
         });
@@ -272,7 +268,7 @@ impl<K: Copy + Ord> Held<K> {
     fn holder(&self, key: K, span: &Span) -> Option<&Holder<K>> {
         let further = match self.shape.unit(span) {
             Some(unit) => {
-                let first = self.units.get(&unit)?;
+                let first = self.units.get(unit)?;
                 if first.key == key {
                     return Some(first);
                 }
@@ -319,14 +315,24 @@ impl<K: Copy + Ord> Held<K> {
         let Some((first, last)) = self.shape.units(&region) else {
             return Vec::new();
         };
-        let units = self.units.range(first..=last).map(|(&unit, _)| (unit, unit));
+        let units = self.units.range(first, last).map(|(unit, _)| (unit, unit));
         let foreign = self.foreign.overlapping(region);
         units.chain(foreign.filter_map(|(span, _)| self.shape.units(&span))).collect()
     }
 
+    /// Whether every readable object holds just a unit.
+    pub(super) fn holds_units_only(&self) -> bool {
+        self.foreign.is_empty()
+    }
+
     /// Every held unit with the number of its holders.
     pub(super) fn counted_units(&self) -> impl Iterator<Item = (u128, usize)> {
-        self.units.keys().map(|unit| (*unit, 1 + self.others.get(unit).map_or(0, Vec::len)))
+        self.units.range(0, u128::MAX).map(|(unit, _)| (unit, 1 + self.others.get(&unit).map_or(0, Vec::len)))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        // Those beside the units are few.
+        self.units.bytes() + (self.objects - self.units.len()) * size_of::<(Span, Holder<K>)>()
     }
 
     pub(super) fn objects(&self) -> usize {

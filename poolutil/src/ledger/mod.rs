@@ -5,6 +5,7 @@ mod held;
 mod reservations;
 mod room;
 mod span_map;
+mod units;
 mod waiters;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,6 +207,10 @@ impl<K: Copy + Ord> Ledger<K> {
             change(&mut self.held);
             return;
         };
+        if let Some(unit) = self.shape.unit(&span).filter(|_| self.held.holds_units_only()) {
+            let change = change(&mut self.held);
+            return self.change_unit(&pool, unit, change, more);
+        }
         let region = self.shape.region(&span);
         let before = self.unheld(&pool, region).count();
         let change = change(&mut self.held);
@@ -217,17 +222,36 @@ impl<K: Copy + Ord> Ledger<K> {
         if let Some(unit) = self.shape.unit(&span)
             && !pool.units().contains(unit)
         {
-            let values = usize::from(change == Change::Only);
-            let (distinct, objects) = &mut self.outside;
-            if more {
-                *distinct += values;
-                *objects += 1;
-            } else {
-                *distinct -= values;
-                *objects -= 1;
-            }
+            self.change_outside(change, more);
         }
         self.resettle(region);
+    }
+
+    /// The rest of [`change`](Self::change) where one unit is all that can have changed.
+    fn change_unit(&mut self, pool: &Pool, unit: u128, change: Change, more: bool) {
+        if change == Change::None {
+            return;
+        }
+        let inside = pool.units().contains(unit);
+        if !inside {
+            self.change_outside(change, more);
+        } else if change == Change::Only {
+            let one = Count::from(1);
+            self.free = if more { self.free.minus(one) } else { self.free.plus(one) };
+            self.settle(unit, !more);
+        }
+    }
+
+    fn change_outside(&mut self, change: Change, more: bool) {
+        let values = usize::from(change == Change::Only);
+        let (distinct, objects) = &mut self.outside;
+        if more {
+            *distinct += values;
+            *objects += 1;
+        } else {
+            *distinct -= values;
+            *objects -= 1;
+        }
     }
 
     /// Reserves a value for the key, before anything is written.
@@ -368,6 +392,11 @@ impl<K: Copy + Ord> Ledger<K> {
     /// Up to `limit` values with more than one holder, each with up to `limit` holders.
     pub fn duplicates(&self, limit: usize) -> Vec<Duplicate<K>> {
         self.held.duplicates(limit)
+    }
+
+    /// About how many bytes are kept of who holds which value. O(1).
+    pub fn bytes(&self) -> usize {
+        self.held.bytes()
     }
 
     /// The numbers. O(1).

@@ -69,6 +69,10 @@ impl<K: Copy + Ord> Ledger<K> {
         let Some((first, last)) = self.shape.units(&region) else {
             return;
         };
+        if first == last {
+            let unheld = pool.units().contains(first) && self.held.holders(self.shape.span(first)).next().is_none();
+            return self.settle(first, unheld);
+        }
         let family = self.shape.family;
         let reserved = self.reserved.overlapping(region);
         let reserved = reserved.filter_map(|(span, _)| self.shape.units(&span));
@@ -99,6 +103,29 @@ impl<K: Copy + Ord> Ledger<K> {
         self.open.remove(first, last);
         for &(first, last) in free.subtract(&RangeSet::merged(family, kept)).pairs() {
             self.open.insert(first, last);
+        }
+    }
+
+    /// [`resettle`](Self::resettle) for one unit, of which it is known whether it is allocatable and no object blocks it.
+    pub(super) fn settle(&mut self, unit: u128, unheld: bool) {
+        let span = self.shape.span(unit);
+        let free = unheld && self.reserved.overlapping(span).next().is_none();
+        let withheld = self.withheld.contains(&span);
+        let parked = self.parked.get(&span);
+        if let Some(&order) = parked {
+            if free && !withheld {
+                self.parked_free.insert((order, span));
+            } else {
+                self.parked_free.remove(&(order, span));
+            }
+        }
+        if self.waiters.is_wanted(span) {
+            self.waiters.set_ripe(span, free);
+        }
+        if free && !withheld && parked.is_none() {
+            self.open.add(unit);
+        } else {
+            self.open.remove(unit, unit);
         }
     }
 }

@@ -69,6 +69,11 @@ impl<K: Copy + Ord> Waiters<K> {
         self.by_value.range(low..=high).map(|(&span, _)| span).collect()
     }
 
+    /// Whether this value is waited for.
+    pub(super) fn is_wanted(&self, span: Span) -> bool {
+        self.by_value.contains_key(&span)
+    }
+
     /// Notes whether a value that is waited for is free.
     pub(super) fn set_ripe(&mut self, span: Span, free: bool) {
         if free {

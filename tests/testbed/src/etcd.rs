@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::free_port;
@@ -59,6 +60,31 @@ impl Etcd {
         Ok(())
     }
 
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let range = self.post("kv/range", &json!({"key": bytes(key)}))?;
+        let value: ByteString =
+            serde_json::from_value(range["kvs"][0]["value"].clone()).with_context(|| format!("etcd has no {key}"))?;
+        Ok(value.0)
+    }
+
+    /// Puts values under keys, some at a time, each with a revision of its own: the API server counts on that.
+    pub(crate) fn put(&self, pairs: &[(String, String)]) -> Result<()> {
+        let agent = ureq::Agent::new_with_defaults();
+        let put = |(key, value): &(String, String)| {
+            let body = json!({"key": bytes(key), "value": bytes(value)}).to_string();
+            let call = agent.post(format!("{}/v3/kv/put", self.url)).header("content-type", "application/json");
+            call.send(body).and_then(|mut answer| answer.body_mut().read_to_string()).with_context(|| format!("etcd: put {key}"))
+        };
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = pairs
+                .chunks(pairs.len().div_ceil(8).max(1))
+                .map(|part| scope.spawn(move || part.iter().try_for_each(|pair| put(pair).map(|_| ()))))
+                .collect();
+            parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
     fn wait_until_healthy(&self) -> Result<()> {
         self.process.becomes(Duration::from_secs(30), || {
             let health = ureq::get(format!("{}/health", self.url)).call()?.body_mut().read_to_string()?;
@@ -74,4 +100,9 @@ impl Etcd {
             .with_context(|| format!("etcd: {call}"))?;
         Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
     }
+}
+
+/// As etcd's JSON has keys and values.
+fn bytes(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
 }

@@ -2,11 +2,13 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
+use ureq::tls::TlsConfig;
 
 use crate::control_plane::{ControlPlane, lock};
 use crate::free_port;
@@ -26,6 +28,7 @@ pub struct ManagerCommand {
     wait_until_ready: bool,
     /// A program and its arguments, before the manager's own.
     through: Vec<String>,
+    secure: bool,
 }
 
 impl ManagerCommand {
@@ -42,7 +45,7 @@ impl ManagerCommand {
     }
 
     fn of(program: PathBuf, args: Vec<String>) -> Self {
-        Self { program, args, kubeconfig: None, wait_until_ready: true, through: Vec::new() }
+        Self { program, args, kubeconfig: None, wait_until_ready: true, through: Vec::new(), secure: false }
     }
 
     /// Leaves the subcommand out: the call begins with a flag, as in Deployments of earlier releases.
@@ -94,6 +97,14 @@ impl ManagerCommand {
         self
     }
 
+    /// Lets the manager serve its diagnostics as it does by default: all of them, to callers with leave. [`Manager::diagnostics`]
+    /// asks as the administrator.
+    #[must_use]
+    pub fn secure_diagnostics(mut self) -> Self {
+        self.secure = true;
+        self
+    }
+
     /// Starts the manager against a control plane, on free ports, with plain metrics, and without webhooks unless
     /// [`Webhooks`](crate::Webhooks) has added them.
     pub fn start(&self, control_plane: &ControlPlane) -> Result<Manager> {
@@ -111,7 +122,7 @@ impl ManagerCommand {
                 format!("--kubeconfig={}", kubeconfig.display()),
                 format!("--health-probe-bind-address=127.0.0.1:{health}"),
                 format!("--diagnostics-address=127.0.0.1:{diagnostics}"),
-                "--insecure-diagnostics".to_owned(),
+                format!("--insecure-diagnostics={}", !self.secure),
                 "--webhook-port=0".to_owned(),
             ],
         );
@@ -125,7 +136,8 @@ impl ManagerCommand {
             }
         };
         let process = Mutex::new(Process::start(&program)?);
-        let manager = Manager { process, program, health, diagnostics };
+        let token = if self.secure { Some(administrators_token(control_plane)?) } else { None };
+        let manager = Manager { process, program, health, diagnostics, token };
         if self.wait_until_ready {
             manager.wait_until_ready()?;
         }
@@ -140,6 +152,8 @@ pub struct Manager {
     program: Program,
     health: u16,
     diagnostics: u16,
+    /// What callers of the diagnostics show, if these are secure.
+    token: Option<String>,
 }
 
 impl Manager {
@@ -193,7 +207,7 @@ impl Manager {
 
     /// Status and body of a path of the health listener, for example `/readyz?verbose`.
     pub fn health(&self, path: &str) -> Result<(u16, String)> {
-        get(self.health, path)
+        get(&format!("http://127.0.0.1:{}{path}", self.health), None)
     }
 
     /// The port of the diagnostics listener.
@@ -201,9 +215,10 @@ impl Manager {
         self.diagnostics
     }
 
-    /// Status and body of a path of the diagnostics listener, which must be the insecure one.
+    /// Status and body of a path of the diagnostics listener. Without [`ManagerCommand::secure_diagnostics`] it only has metrics.
     pub fn diagnostics(&self, path: &str) -> Result<(u16, String)> {
-        get(self.diagnostics, path)
+        let scheme = if self.token.is_some() { "https" } else { "http" };
+        get(&format!("{scheme}://127.0.0.1:{}{path}", self.diagnostics), self.token.as_deref())
     }
 
     /// Where the diagnostics listener is, for people.
@@ -247,10 +262,24 @@ impl Manager {
     }
 }
 
-fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(10))).build().into();
-    let mut answer = agent.get(format!("http://127.0.0.1:{port}{path}")).call()?;
+fn administrators_token(control_plane: &ControlPlane) -> Result<String> {
+    let config: Value = serde_json::from_slice(&std::fs::read(control_plane.kubeconfig())?)?;
+    config["users"][0]["user"]["token"].as_str().map(str::to_owned).context("a kubeconfig without token")
+}
+
+fn get(url: &str, token: Option<&str>) -> Result<(u16, String)> {
+    // Nobody has signed the certificate of a manager's diagnostics.
+    let tls = TlsConfig::builder()
+        .disable_verification(true)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build();
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(10)));
+    let agent: ureq::Agent = agent.tls_config(tls).build().into();
+    let mut request = agent.get(url);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let mut answer = request.call()?;
     let body = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
     Ok((answer.status().as_u16(), body))
 }

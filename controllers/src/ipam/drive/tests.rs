@@ -21,7 +21,7 @@ use crate::kit::watch::Seen;
 use crate::kit::writes::Writer;
 use crate::kit::writes::scripted::{ApiServer, respond, status};
 use api::PoolKind;
-use api::names::{PROTECT_ADDRESS, RELEASE_ADDRESS};
+use api::names::{LOST_ADDRESS, PROTECT_ADDRESS, RELEASE_ADDRESS};
 use poolutil::ReservationState;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -186,6 +186,38 @@ fn at_most(next: Next, limit: Duration) -> bool {
 }
 
 #[tokio::test]
+async fn an_address_is_made_anew_only_for_a_claim_that_lives_behind_our_view() {
+    let mut bed = Bed::new();
+    let seen = bound("web", &format!("finalizers: [{RELEASE_ADDRESS}], generation: 1"));
+    bed.claim(seen.clone());
+    let mut going = seen.clone();
+    going.metadata.deletion_timestamp = claim("web", "deletionTimestamp: '2026-01-01T00:00:00Z'").metadata.deletion_timestamp;
+    let mut other = seen.clone();
+    other.metadata.uid = Some("another".to_owned());
+    let found = |claim: &IpAddressClaim| ok(200, &serde_json::to_value(claim).unwrap());
+    for answer in [refuse(404, "NotFound", "gone"), found(&going), found(&other)] {
+        let (asked, _) = bed.pass([("GET", answer)]).await;
+        assert_eq!(asked.iter().map(|(request, _)| &**request).collect::<Vec<_>>(), [format!("GET {CLAIM}")]);
+        assert_eq!(bed.reserved(), Some(ReservationState::Unsent));
+    }
+    let (asked, _) = bed.pass([("GET", found(&seen)), ("POST", created())]).await;
+    assert_eq!(asked.len(), 2);
+    assert_eq!(bed.reserved(), Some(ReservationState::Answered));
+}
+
+#[tokio::test]
+async fn a_claim_that_goes_before_its_bind_is_sent_gets_no_address() {
+    let mut bed = Bed::new();
+    bed.claim(claim("web", ""));
+    let (slot, work) = (bed.slot(), claim_pass(&bed.ctx, bed.slot()).unwrap());
+    bed.world(|world| world.claims(Seen::Gone(claim("web", "")), CapiVersion::V1beta2));
+    let gone = ("PATCH", refuse(404, "NotFound", "no such claim"));
+    let (asked, _) = bed.exchange(Box::pin(work), [gone]).await;
+    assert_eq!(asked.iter().map(|(request, _)| &**request).collect::<Vec<_>>(), [format!("PATCH {CLAIM}")]);
+    assert!(!bed.world(|world| world.is_bind_in_flight(slot)));
+}
+
+#[tokio::test]
 async fn a_bind_creates_the_address_and_protects_the_claim_at_once() {
     let mut bed = Bed::new();
     bed.claim(claim("web", ""));
@@ -256,7 +288,7 @@ async fn a_release_deletes_and_unprotects_the_address_then_lets_the_claim_go() {
         {"op": "test", "path": "/metadata/finalizers/1", "value": PROTECT_ADDRESS},
         {"op": "remove", "path": "/metadata/finalizers/1"},
     ]);
-    let delete = json!({"preconditions": {"uid": "a-web"}});
+    let delete = json!({"preconditions": {"uid": "a-web", "resourceVersion": "1"}});
     assert_eq!(asked, [(format!("DELETE {ADDRESSES}/web"), delete), (format!("PATCH {ADDRESSES}/web"), patch)]);
     assert_eq!(next, Next::Done);
     assert_eq!(bed.pass([]).await.0, [], "nothing more before it is seen to be gone");
@@ -452,26 +484,25 @@ async fn a_loser_is_deleted_and_its_value_tried_no_more() {
     bed.claim(protected());
     bed.address(made());
     let left = ok(200, &json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}}));
-    let unbound = ok(200, &serde_json::to_value(protected()).unwrap());
-    let (asked, _) = bed.pass([("DELETE", left), ("GET", unbound), ("PATCH", changed())]).await;
-    assert_eq!(asked[0], (format!("DELETE {ADDRESSES}/web"), json!({"preconditions": {"uid": "a-web"}})));
-    assert_eq!(asked[1].0, format!("GET {CLAIM}"));
+    let (asked, _) = bed.pass([("PATCH", changed()), ("DELETE", left), ("PATCH", changed())]).await;
+    let lost = json!({"metadata": {"resourceVersion": "1", "annotations": {LOST_ADDRESS: "a-web"}}});
+    let this = json!({"preconditions": {"uid": "a-web", "resourceVersion": "1"}});
+    assert_eq!(asked[0], (format!("DELETE {ADDRESSES}/web"), this));
+    assert_eq!(asked[1], (format!("PATCH {CLAIM}"), lost));
     assert_eq!(asked[2].0, format!("PATCH {ADDRESSES}/web"));
     assert!(bed.facts().wishes.collided);
     assert_eq!(bed.pass([]).await.0, [], "nothing is built on what was deleted");
 }
 
 #[tokio::test]
-async fn a_loser_that_another_manager_published_meanwhile_keeps_our_finalizer() {
+async fn a_loser_that_another_manager_published_meanwhile_is_left_alone() {
     let mut bed = Bed::new();
     bed.claim(claim("first", ""));
     bed.address(address("first", "10.0.0.10", OURS));
     bed.claim(protected());
     bed.address(made());
-    let left = ok(200, &json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}}));
-    let published = ok(200, &serde_json::to_value(bound("web", "")).unwrap());
-    let (asked, _) = bed.pass([("DELETE", left), ("GET", published)]).await;
-    assert_eq!(asked.len(), 2);
+    let (asked, _) = bed.pass([("PATCH", refuse(409, "Conflict", "the claim has changed"))]).await;
+    assert_eq!(asked.len(), 1);
     assert!(!bed.facts().wishes.collided);
 }
 

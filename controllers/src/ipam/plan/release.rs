@@ -23,7 +23,7 @@ pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timest
         return Plan::new(Row::ReleasePublished, Place::Leave, vec![step]);
     }
     let mine = claim.has_our_finalizer();
-    // An earlier claim's address is no concern of this one: it goes as an orphan.
+    // Another claim's address is no concern of this one: an earlier one's goes as an orphan, a later one has taken it over.
     let address = facts.address.as_ref().filter(|address| address.relation == Relation::Ours);
     if !mine
         && !address.is_some_and(|address| address.made_here || (address.fresh && !claim.bound))
@@ -156,7 +156,7 @@ pub(super) fn confirm_absent(age: Duration) -> Plan {
 }
 
 pub(super) fn delete(address: &AddressFacts, why: Deletion) -> Step {
-    Step::DeleteAddress { uid: address.uid.clone(), why, text: address.text.clone() }
+    Step::DeleteAddress { uid: address.uid.clone(), revision: address.revision.clone(), why, text: address.text.clone() }
 }
 
 fn unprotect(address: &AddressFacts) -> Option<Step> {

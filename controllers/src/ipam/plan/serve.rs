@@ -37,7 +37,7 @@ fn with_relation(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now:
             let message = format!("the name is taken: IPAddress {}/{} {what}", facts.namespace, facts.name);
             refuse(facts, claim, now, Row::NameTaken, Some(EventReason::AddressNameTaken), message)
         }
-        Relation::Earlier => {
+        Relation::Another => {
             let message = format!("the address {} of an earlier claim of this name is still being deleted", address.text);
             let mut plan = refuse(facts, claim, now, Row::EarlierAddress, None, message);
             match orphan(facts, address, now) {
@@ -63,8 +63,8 @@ fn with_address(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now: 
     }
     // One that was made anew for a bound claim must prove itself like any other.
     let untold = !claim.bound || address.made_here;
-    if untold && address.fresh && address.deleting.is_some() {
-        return Plan::new(Row::Lost, Place::Leave, vec![delete(address, Deletion::Lost)]);
+    if claim.lost.as_ref() == Some(&address.uid) || (untold && address.fresh && address.deleting.is_some()) {
+        return lose(claim, address, None);
     }
     if let Some(contest) = address.contest.as_ref().filter(|_| untold) {
         let message = format!("{} is already held by {}", address.text, contest.holder);
@@ -75,8 +75,7 @@ fn with_address(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now: 
             return plan;
         }
         if address.fresh {
-            let steps = vec![Step::Event(EventReason::AddressConflict, message), delete(address, Deletion::Lost)];
-            return Plan::new(Row::Lost, Place::Leave, steps);
+            return lose(claim, address, Some(Step::Event(EventReason::AddressConflict, message)));
         }
         if contest.published || contest.fresh || contest.elder {
             return refuse(facts, claim, now, Row::Contested, Some(EventReason::AddressConflict), message);
@@ -105,6 +104,15 @@ fn with_address(facts: &Facts, claim: &ClaimFacts, address: &AddressFacts, now: 
     };
     steps.push(publish);
     Plan::new(Row::Publish, Place::Leave, steps)
+}
+
+/// An address that must go, because it did not provably come first. Another manager may still prove that it did: whose write to the claim
+/// comes first, prevails, and only then is it deleted.
+fn lose(claim: &ClaimFacts, address: &AddressFacts, event: Option<Step>) -> Plan {
+    let known = claim.lost.as_ref() == Some(&address.uid);
+    let give_up = (!known).then(|| Step::GiveUp { revision: claim.revision.clone(), uid: address.uid.clone() });
+    let steps = give_up.into_iter().chain(event).chain([delete(address, Deletion::Lost)]).collect();
+    Plan::new(Row::Lost, Place::Leave, steps)
 }
 
 /// Rows 12 and 13.

@@ -80,7 +80,7 @@ impl World {
         {
             motion.wrote_address = None;
         }
-        if old.uid == address.uid && old.pool == address.pool && old.span == address.span {
+        if old.uid == address.uid && old.pool == address.pool && old.span() == address.span() {
             return false;
         }
         if old.uid == address.uid {
@@ -95,8 +95,9 @@ impl World {
     /// Tells the ledger that an object holds its value.
     fn hold(&mut self, slot: Slot, pool: u32, address: &Address, text: &str, mark: Mark) {
         let Some(entry) = self.pool_mut(pool) else { return };
-        entry.ledger.observe(slot, address.span, mark);
-        if address.span.is_none() {
+        let span = address.span();
+        entry.ledger.observe(slot, span, mark);
+        if span.is_none() {
             let note = format!("{text:?} is no address; it is counted as used and protects nothing");
             self.notice(About::Address(slot, address.uid.clone()), EventReason::UnparsableAddress, note);
         }
@@ -106,11 +107,11 @@ impl World {
     /// Tells the ledger that an object is gone, and hands its value on.
     fn let_go(&mut self, slot: Slot, pool: u32, address: &Address) {
         if let Some(entry) = self.pool_mut(pool) {
-            entry.ledger.forget(slot, address.span);
+            let span = address.span();
+            entry.ledger.forget(slot, span);
             entry.orphans.remove(&slot);
             // A value that was held twice may now be published by the holder that is left.
-            let others: Vec<Slot> =
-                address.span.iter().flat_map(|span| entry.ledger.holders(span)).map(|(other, _)| other).collect();
+            let others: Vec<Slot> = span.iter().flat_map(|span| entry.ledger.holders(span)).map(|(other, _)| other).collect();
             for other in others {
                 self.wake(other);
             }
@@ -131,10 +132,11 @@ impl World {
             && let Some(motion) = entry.motion.as_mut()
         {
             motion.wrote_address = None;
-            motion.post = None;
+            // A POST that is on its way still may take effect: it was refused as long as the name was taken.
+            motion.post.take_if(|post| post.answered.as_ref().is_some_and(|(_, uid)| *uid == address.uid));
         }
         if ours && let Some(motion) = self.motion(slot) {
-            motion.former = address.span;
+            motion.former = address.span();
             motion.moved = address.moving;
         }
         self.wake(slot);

@@ -41,7 +41,7 @@ impl World {
         let want = match wish {
             Wish::Named(span) | Wish::Former(span) | Wish::Remembered(span) => Want::Exactly(span),
             Wish::Lowest => Want::Lowest,
-            Wish::Scattered => Want::Nth(rand::random_range(0..SCATTER)),
+            Wish::Scattered => Want::Nth((self.dice)(SCATTER)),
         };
         // Room that came free may have been set aside for the claim before it began to ask for a certain value.
         if let Want::Exactly(span) = want {
@@ -108,15 +108,20 @@ impl World {
         claimed.or(posted).or(entry.address.as_ref().and_then(|address| address.pool))
     }
 
-    /// The address is being sent now. The reservation is kept from here on until the answer is known.
-    pub fn sent(&mut self, slot: Slot, claim: Uid) {
-        let Some(pool) = self.pool_of(slot) else { return };
-        if let Some(entry) = self.pool_mut(pool) {
-            entry.ledger.set_state(slot, ReservationState::Sent);
+    /// The address is about to be sent. If so, the reservation is kept from here on until the answer is known. Not if the claim has
+    /// gone since the plan was made, or the value is not set aside for it any more: then nobody would look after the address.
+    pub fn sends(&mut self, slot: Slot, claim: &Uid, span: Span) -> bool {
+        let known = self.entry(slot).and_then(|entry| entry.claim.as_ref()).filter(|known| known.uid == *claim);
+        let Some(pool) = known.map(|known| known.pool) else { return false };
+        let Some(entry) = self.pool_mut(pool) else { return false };
+        if entry.ledger.reservation(slot).is_none_or(|held| held.span != span) {
+            return false;
         }
+        entry.ledger.set_state(slot, ReservationState::Sent);
         if let Some(motion) = self.motion(slot) {
-            motion.post = Some(Post { claim, pool, sent: Instant::now(), answered: None });
+            motion.post = Some(Post { claim: claim.clone(), pool, span, told: false, sent: Instant::now(), answered: None });
         }
+        true
     }
 
     /// The API server made the address.

@@ -108,8 +108,9 @@ impl World {
             if let Some(motion) = entry.motion.as_mut() {
                 motion.refusal = None;
                 if claim.bound && !old.bound {
-                    // Whoever published it, it is not ours to take back any more.
-                    motion.post = None;
+                    // Whoever published it, it is not ours to take back any more; but one that is on its way may come when that is gone.
+                    motion.post.take_if(|post| post.answered.is_some());
+                    motion.post.iter_mut().for_each(|post| post.told = true);
                 }
                 if motion.wrote_claim.as_ref().is_some_and(|(before, _)| *before != claim.revision) {
                     motion.wrote_claim = None;
@@ -118,7 +119,7 @@ impl World {
             if claim.deleting.is_some() && old.deleting.is_none() {
                 entry.motion.get_or_insert_default().since = Instant::now();
             }
-            let text = claim.requested.clone().filter(|_| old.bound && claim.bound && old.requested != claim.requested);
+            let text = claim.requested().filter(|_| old.bound && claim.bound && old.requested() != claim.requested());
             if let Some(text) = text {
                 let note = format!("the requested address {text} is ignored: the claim is bound already");
                 self.notice(About::Claim(slot, claim.uid.clone()), EventReason::RequestedAddressIgnored, note);

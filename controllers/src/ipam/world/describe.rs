@@ -26,12 +26,14 @@ impl World {
             addresses += usize::from(entry.address.is_some());
             names += if entry.name.is_heap_allocated() { entry.name.capacity() } else { 0 };
         }
-        let shared = self.entries.capacity() * size_of::<Entry>() + names + self.index.capacity() * 5;
-        // A ledger's node keeps value, key and mark; trees are about three quarters full.
-        let held = (size_of::<u128>() + size_of::<Slot>() + size_of::<u64>()) * 4 / 3;
+        let index = self.index.capacity() * (size_of::<Slot>() + 1) * 8 / 7;
+        let shared = self.entries.len() * size_of::<Entry>() + names + index;
+        // A pool's set of its claims: trees are about three quarters full.
+        let member = size_of::<Slot>() * 4 / 3;
+        let held: usize = self.pools.iter().map(|(_, pool)| pool.ledger.bytes()).sum();
         [
-            ("ipaddressclaims", claims, claims * size_of::<Claim>() + shared / 2),
-            ("ipaddresses", addresses, addresses * (size_of::<Address>() + held) + shared / 2),
+            ("ipaddressclaims", claims, claims * (boxed::<Claim>() + member) + shared / 2),
+            ("ipaddresses", addresses, addresses * boxed::<Address>() + held + shared / 2),
             ("pools", self.pools.len(), self.pools.len() * (size_of::<PoolEntry>())),
             ("clusters", self.clusters.len(), self.clusters.len() * size_of::<ClusterEntry>()),
         ]
@@ -60,6 +62,11 @@ impl World {
             let _ = writeln!(text, "  held twice {} by {}", twice.span, holders.join(", "));
         }
     }
+}
+
+/// What a value takes in a box of its own, with what an allocator adds.
+fn boxed<T>() -> usize {
+    (size_of::<T>() + size_of::<usize>()).next_multiple_of(16)
 }
 
 fn title(pool: &PoolEntry) -> String {

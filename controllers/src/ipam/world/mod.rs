@@ -30,10 +30,10 @@ use crate::kit::queue::Place;
 
 /// Priority classes of the claim queue; lower goes first.
 pub mod lane {
+    /// Claims whose address exists or is set aside.
+    pub const PUBLISH: u8 = 0;
     /// Deleting claims and addresses.
-    pub const RELEASE: u8 = 0;
-    /// Claims whose address exists.
-    pub const PUBLISH: u8 = 1;
+    pub const RELEASE: u8 = 1;
     /// Claims without an address, by arrival.
     pub const BIND: u8 = 2;
     /// Re-plans and claims whose conditions are still missing.
@@ -123,6 +123,7 @@ impl Watched {
 }
 
 /// See the module.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct World {
     pub(super) scope: Scope,
@@ -148,6 +149,8 @@ pub struct World {
     /// Whether addresses of namespaces that are not ours are seen too.
     pub(super) addresses_everywhere: bool,
     outbox: Vec<Wake>,
+    /// A number below its argument: which of several open values a claim takes after a collision.
+    pub(super) dice: fn(usize) -> usize,
 }
 
 impl World {
@@ -172,6 +175,7 @@ impl World {
             address_revision: 0,
             addresses_everywhere: true,
             outbox: Vec::new(),
+            dice: |sides| rand::random_range(0..sides),
         }
     }
 
@@ -284,6 +288,9 @@ impl World {
             (Some(claim), _) if claim.deleting.is_some() => lane::RELEASE,
             (None, Some(_)) => lane::RELEASE,
             (Some(_), Some(_)) => lane::PUBLISH,
+            (Some(claim), None) if self.pool(claim.pool).is_some_and(|pool| pool.ledger.reservation(slot).is_some()) => {
+                lane::PUBLISH
+            }
             _ => lane::BIND,
         };
         Some(Place { lane, rank })

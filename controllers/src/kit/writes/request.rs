@@ -109,10 +109,16 @@ pub fn apply(
     send_patch(resource, namespace, name, part, &params, &Patch::Apply(object))
 }
 
-/// Deletes the object of that name only if it still is the one with that UID.
-pub fn delete(resource: &ApiResource, namespace: Option<&str>, name: &str, uid: &str) -> Result<WriteRequest, Error> {
-    let params = DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-    at(resource, namespace).delete(name, &params)
+/// Deletes the object of that name only if it still is this one, and in this version if one is named.
+pub fn delete(
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    uid: &str,
+    resource_version: Option<&str>,
+) -> Result<WriteRequest, Error> {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: resource_version.map(str::to_owned) };
+    at(resource, namespace).delete(name, &DeleteParams::default().preconditions(preconditions))
 }
 
 fn at(resource: &ApiResource, namespace: Option<&str>) -> Request {

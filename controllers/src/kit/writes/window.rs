@@ -12,6 +12,13 @@ use super::Priority;
 use crate::kit::metrics::Metrics;
 
 const START: usize = 16;
+/// An answer may take so many times what the quickest takes before the server counts as having too much at once …
+const SLOW: f64 = 3.0;
+/// … and so many writes may wait there even then, so that it never runs dry.
+const QUEUE: f64 = 8.0;
+/// How long the quickest answer is believed before it is measured again, by so many writes one after the other.
+const BELIEVED: Duration = Duration::from_secs(30);
+const PROBES: usize = 3;
 /// A server that asks for a longer pause is asked again after this one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -26,22 +33,48 @@ pub(crate) enum Load {
     Unknown,
 }
 
-/// The write window as arithmetic: grows by one for each window of successes, halves on overload.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// The write window as arithmetic: grows by one for each window of successes, halves on overload, and shrinks by one for each
+/// window of answers that is slow because they wait for each other at the server: more at once would only wait longer.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Window {
     size: usize,
     max: usize,
     successes: usize,
+    /// What these successes took together.
+    took: Duration,
+    /// What the quickest success took since when.
+    quickest: Option<(Duration, Instant)>,
+    /// The size to come back to once the quickest is measured again.
+    before_probe: Option<usize>,
     issued: u64,
-    /// Tickets before this one belong to a window that was halved already.
-    halved_at: u64,
+    /// Tickets before this one belong to a window that was halved or made small already.
+    changed_at: u64,
+}
+
+/// How the server answered one write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    pub(crate) load: Load,
+    /// From its being sent to its answer.
+    pub(crate) took: Duration,
+    /// Whether more writes than the window lets through were there to be sent.
+    pub(crate) crowded: bool,
 }
 
 impl Window {
     /// A window of 16, or of `max` if that is less; never below 1.
     pub(crate) fn new(max: usize) -> Self {
         let max = max.max(1);
-        Self { size: START.min(max), max, successes: 0, issued: 0, halved_at: 0 }
+        Self {
+            size: START.min(max),
+            max,
+            successes: 0,
+            took: Duration::ZERO,
+            quickest: None,
+            before_probe: None,
+            issued: 0,
+            changed_at: 0,
+        }
     }
 
     /// How many writes may be under way.
@@ -56,22 +89,56 @@ impl Window {
     }
 
     /// Learns from the answer to the write with that ticket.
-    pub(crate) fn learn(&mut self, ticket: u64, load: Load) {
-        match load {
-            Load::Fine => {
-                self.successes += 1;
-                if self.successes >= self.size {
-                    self.successes = 0;
-                    self.size = (self.size + 1).min(self.max);
-                }
-            }
-            Load::TooMuch if ticket > self.halved_at => {
-                self.size = (self.size / 2).max(1);
-                self.successes = 0;
-                self.halved_at = self.issued;
-            }
+    pub(crate) fn learn(&mut self, ticket: u64, answered: Answered, now: Instant) {
+        match answered.load {
+            Load::Fine => self.succeed(ticket, answered, now),
+            Load::TooMuch if ticket > self.changed_at => self.resize((self.size / 2).max(1)),
             Load::TooMuch | Load::Unknown => {}
         }
+    }
+
+    fn succeed(&mut self, ticket: u64, answered: Answered, now: Instant) {
+        let (quickest, since) = self.quickest.unwrap_or((answered.took, now));
+        self.quickest = Some((quickest.min(answered.took), since));
+        // What was sent before the last change says how the server did with another size.
+        if ticket <= self.changed_at {
+            return;
+        }
+        self.successes += 1;
+        self.took += answered.took;
+        let enough = if self.before_probe.is_some() { PROBES } else { self.size };
+        if self.successes < enough {
+            return;
+        }
+        if let Some(size) = self.before_probe.take() {
+            return self.resize(size);
+        }
+        if now - since >= BELIEVED {
+            self.quickest = None;
+            self.before_probe = Some(self.size);
+            return self.resize(1);
+        }
+        let waiting = self.waiting();
+        (self.successes, self.took) = (0, Duration::ZERO);
+        if waiting > QUEUE {
+            self.size = (self.size - 1).max(1);
+        } else if answered.crowded {
+            self.size = (self.size + 1).min(self.max);
+        }
+    }
+
+    /// How many of the writes under way wait for others, by how long answers take on average.
+    #[allow(clippy::cast_precision_loss, reason = "a window is small")]
+    fn waiting(&self) -> f64 {
+        let quickest = self.quickest.map_or(Duration::ZERO, |(quickest, _)| quickest).as_secs_f64();
+        let average = self.took.as_secs_f64() / self.successes as f64;
+        if average > 0.0 { self.size as f64 * (1.0 - SLOW * quickest / average) } else { 0.0 }
+    }
+
+    fn resize(&mut self, size: usize) {
+        self.size = size;
+        (self.successes, self.took) = (0, Duration::ZERO);
+        self.changed_at = self.issued;
     }
 }
 
@@ -97,6 +164,7 @@ pub(crate) struct Permit {
     /// `None` once given back.
     gate: Option<Arc<Gate>>,
     ticket: u64,
+    sent: Instant,
     load: Load,
     pause: Option<Duration>,
 }
@@ -112,7 +180,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(gate) = self.gate.take() {
-            gate.give_back(self.ticket, self.load, self.pause);
+            gate.give_back(self.ticket, self.sent, self.load, self.pause);
         }
     }
 }
@@ -171,7 +239,13 @@ impl Gate {
             let Some((_, give)) = state.waiting.pop_first() else {
                 break;
             };
-            let permit = Permit { gate: Some(Arc::clone(self)), ticket: state.window.ticket(), load: Load::Unknown, pause: None };
+            let permit = Permit {
+                gate: Some(Arc::clone(self)),
+                ticket: state.window.ticket(),
+                sent: Instant::now(),
+                load: Load::Unknown,
+                pause: None,
+            };
             match give.send(permit) {
                 Ok(()) => state.inflight += 1,
                 // Nobody waits for it any more; it must not come back through its drop.
@@ -181,10 +255,12 @@ impl Gate {
         self.metrics.writes(state.inflight, state.window.size());
     }
 
-    fn give_back(self: &Arc<Self>, ticket: u64, load: Load, pause: Option<Duration>) {
+    fn give_back(self: &Arc<Self>, ticket: u64, sent: Instant, load: Load, pause: Option<Duration>) {
         let mut state = self.lock();
+        let now = Instant::now();
+        let crowded = state.inflight >= state.window.size();
         state.inflight -= 1;
-        state.window.learn(ticket, load);
+        state.window.learn(ticket, Answered { load, took: now - sent, crowded }, now);
         if let Some(pause) = pause {
             self.close(&mut state, pause.min(LONGEST_PAUSE));
         }
@@ -212,11 +288,33 @@ impl Gate {
 mod tests {
     use super::*;
 
+    const QUICK: Duration = Duration::from_millis(2);
+
+    fn answer(load: Load) -> Answered {
+        Answered { load, took: QUICK, crowded: true }
+    }
+
     fn answered(window: &mut Window, count: usize, load: Load) {
         for _ in 0..count {
             let ticket = window.ticket();
-            window.learn(ticket, load);
+            window.learn(ticket, answer(load), Instant::now());
         }
+    }
+
+    /// A server that takes one write after the other, `each` apart, from `begin` for so many windows; how large they become.
+    fn sizes(window: &mut Window, each: Duration, begin: Instant, windows: u32) -> Vec<usize> {
+        let mut now = begin;
+        (0..windows)
+            .map(|_| {
+                let size = u32::try_from(window.size()).unwrap();
+                for _ in 0..size {
+                    now += each;
+                    let ticket = window.ticket();
+                    window.learn(ticket, Answered { load: Load::Fine, took: (each * size).max(QUICK), crowded: true }, now);
+                }
+                window.size()
+            })
+            .collect()
     }
 
     #[test]
@@ -246,7 +344,7 @@ mod tests {
         let mut window = Window::new(128);
         let tickets: Vec<_> = (0..16).map(|_| window.ticket()).collect();
         for ticket in tickets {
-            window.learn(ticket, Load::TooMuch);
+            window.learn(ticket, answer(Load::TooMuch), Instant::now());
         }
         assert_eq!(window.size(), 8);
         answered(&mut window, 1, Load::TooMuch);
@@ -258,8 +356,45 @@ mod tests {
         let mut window = Window::new(128);
         let ticket = window.ticket();
         let before = window.clone();
-        window.learn(ticket, Load::Unknown);
+        window.learn(ticket, answer(Load::Unknown), Instant::now());
         assert_eq!(window, before);
+    }
+
+    #[test]
+    fn a_server_that_takes_one_write_at_a_time_gets_no_crowd() {
+        let (mut window, begin) = (Window::new(128), Instant::now());
+        window.quickest = Some((QUICK, begin));
+        let sizes = sizes(&mut window, QUICK, begin, 100);
+        assert_eq!(sizes[..3], [15, 14, 13]);
+        assert!(sizes.last().is_some_and(|size| [11, 12].contains(size)), "{sizes:?}");
+    }
+
+    #[test]
+    fn a_server_that_takes_many_writes_at_a_time_gets_them() {
+        let (mut window, begin) = (Window::new(128), Instant::now());
+        let sizes = sizes(&mut window, QUICK / 50, begin, 200);
+        assert!(sizes.last().is_some_and(|size| *size >= 50), "{sizes:?}");
+    }
+
+    #[test]
+    fn a_server_that_has_become_slower_is_measured_anew() {
+        let (mut window, begin) = (Window::new(128), Instant::now());
+        window.quickest = Some((QUICK / 10, begin));
+        let slow = sizes(&mut window, QUICK, begin, 100);
+        assert_eq!(slow.last(), Some(&8));
+        let later = sizes(&mut window, QUICK, begin + BELIEVED, 100);
+        assert_eq!(later[..4], [1, 1, 1, 8]);
+        assert!(later.last().is_some_and(|size| [11, 12].contains(size)), "{later:?}");
+    }
+
+    #[test]
+    fn a_window_that_is_not_filled_does_not_grow() {
+        let mut window = Window::new(128);
+        for _ in 0..100 {
+            let ticket = window.ticket();
+            window.learn(ticket, Answered { crowded: false, ..answer(Load::Fine) }, Instant::now());
+        }
+        assert_eq!(window.size(), START);
     }
 
     fn gate(max: usize) -> Arc<Gate> {

@@ -1,5 +1,5 @@
 use api::externalip::{CustomApi, Format, HttpsUrl, Shared};
-use testbed::{Answer, DnsServer, Fault, Proxy, WebServer};
+use testbed::{Answer, DnsServer, Fault, TunnelProxy, WebServer};
 
 use super::*;
 use crate::externalip::solver::dns::DnsSettings;
@@ -237,7 +237,7 @@ fn a_pause_may_end_at_a_date() {
 
 #[tokio::test]
 async fn a_proxy_decides_what_it_connects_to_unless_the_host_is_excepted() {
-    let proxy = Proxy::start().unwrap();
+    let proxy = TunnelProxy::start().unwrap();
     let scene = Scene::with(|settings, _| {
         settings.allow.clear();
         settings.proxies = Matcher::builder().https(proxy.url()).no("direct.example.net").build();
@@ -257,7 +257,7 @@ async fn a_proxy_decides_what_it_connects_to_unless_the_host_is_excepted() {
 
 #[tokio::test]
 async fn a_proxy_may_have_a_name_and_a_private_address() {
-    let proxy = Proxy::start().unwrap();
+    let proxy = TunnelProxy::start().unwrap();
     let port = proxy.url().rsplit_once(':').unwrap().1.to_owned();
     let scene = Scene::with(|settings, _| {
         settings.allow.clear();

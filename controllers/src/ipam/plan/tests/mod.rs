@@ -52,6 +52,7 @@ impl Given {
             paused: false,
             finalizers: texts(&[RELEASE_ADDRESS]),
             release_now: false,
+            lost: None,
             bound: false,
             conditions: ClaimConditions::default(),
             cluster_label: None,
@@ -247,8 +248,12 @@ fn release_claim_step(finalizers: &[&str]) -> Step {
     Step::ReleaseClaim { uid: Uid::new("c1"), finalizers: texts(finalizers) }
 }
 
+fn give_up_step() -> Step {
+    Step::GiveUp { revision: Revision::new("7"), uid: Uid::new("a1") }
+}
+
 fn delete_step(why: Deletion) -> Step {
-    Step::DeleteAddress { uid: Uid::new("a1"), why, text: "10.0.0.10/24".to_owned() }
+    Step::DeleteAddress { uid: Uid::new("a1"), revision: Revision::new("8"), why, text: "10.0.0.10/24".to_owned() }
 }
 
 fn unprotect_step(finalizers: &[&str]) -> Step {

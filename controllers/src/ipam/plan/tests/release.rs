@@ -49,7 +49,7 @@ fn an_address_of_somebody_else_is_not_deleted_and_does_not_keep_the_claim() {
 
 #[test]
 fn an_earlier_claims_address_is_not_released_with_this_claim() {
-    let given = Given::deleting(0).address(|address| (address.relation, address.deleting) = (Relation::Earlier, Some(NOW - 5)));
+    let given = Given::deleting(0).address(|address| (address.relation, address.deleting) = (Relation::Another, Some(NOW - 5)));
     assert_eq!(given.plan().steps, [release_claim_step(&[RELEASE_ADDRESS])]);
 }
 

@@ -42,7 +42,7 @@ fn a_claim_whose_name_is_taken_gets_our_finalizer_all_the_same() {
 
 fn earlier() -> Given {
     Given::live().address(|address| {
-        (address.relation, address.deleting, address.claim_uid) = (Relation::Earlier, Some(NOW - 5), Some(Uid::new("c0")));
+        (address.relation, address.deleting, address.claim_uid) = (Relation::Another, Some(NOW - 5), Some(Uid::new("c0")));
     })
 }
 
@@ -143,7 +143,7 @@ fn deleting_a_bound_address_by_hand_changes_nothing_until_the_claim_goes() {
 #[test]
 fn a_fresh_address_that_did_not_provably_come_first_is_deleted() {
     let conflict = event(EventReason::AddressConflict, "10.0.0.10/24 is already held by team-b/db-0");
-    let lost = Plan::new(Row::Lost, Place::Drop, vec![conflict, delete_step(Deletion::Lost)]);
+    let lost = Plan::new(Row::Lost, Place::Drop, vec![give_up_step(), conflict, delete_step(Deletion::Lost)]);
     for rival in [contest(false, false, false), contest(true, false, false), contest(false, true, true)] {
         let given = Given::live().address(|address| (address.fresh, address.contest) = (true, Some(rival)));
         assert_eq!(given.plan(), lost);
@@ -166,9 +166,17 @@ fn a_fresh_address_whose_order_nobody_here_can_prove_is_left_to_a_manager_that_m
 #[test]
 fn a_fresh_address_that_is_deleting_already_is_not_published_even_if_its_rival_is_gone() {
     let given = Given::live().own_address().address(|address| address.deleting = Some(NOW));
-    let lost = Plan::new(Row::Lost, Place::Drop, vec![delete_step(Deletion::Lost)]);
+    let lost = Plan::new(Row::Lost, Place::Drop, vec![give_up_step(), delete_step(Deletion::Lost)]);
     assert_eq!(given.plan(), lost);
     assert_eq!(given.address(|address| address.contest = Some(contest(false, true, false))).plan(), lost);
+}
+
+#[test]
+fn an_address_that_was_given_up_is_deleted_whoever_may_be_able_to_prove_that_it_came_first() {
+    let given = Given::live().own_address().claim(|claim| claim.lost = Some(Uid::new("a1")));
+    assert_eq!(given.plan(), Plan::new(Row::Lost, Place::Drop, vec![delete_step(Deletion::Lost)]));
+    let next = Given::live().own_address().claim(|claim| claim.lost = Some(Uid::new("a0")));
+    assert_eq!(next.row(), Row::Publish);
 }
 
 #[test]

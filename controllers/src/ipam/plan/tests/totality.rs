@@ -48,7 +48,7 @@ fn cluster() -> impl Strategy<Value = ClusterFacts> {
 }
 
 fn relation() -> impl Strategy<Value = Relation> {
-    prop_oneof![4 => Just(Relation::Ours), 1 => Just(Relation::Other("is another's".to_owned())), 1 => Just(Relation::Earlier)]
+    prop_oneof![4 => Just(Relation::Ours), 1 => Just(Relation::Other("is another's".to_owned())), 1 => Just(Relation::Another)]
 }
 
 fn address() -> impl Strategy<Value = AddressFacts> {

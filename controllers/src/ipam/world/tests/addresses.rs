@@ -79,7 +79,7 @@ fn a_value_set_aside_is_given_up_for_the_one_that_is_asked_for() {
     assert_eq!(given.reserved("a"), None);
     // What was sent is not given up.
     let slot = given.slot("b");
-    given.world.sent(slot, Uid::new("c-b"));
+    assert!(given.world.sends(slot, &Uid::new("c-b"), span("10.0.0.11")));
     assert_eq!(given.allocate("b", Wish::Named(span("10.0.0.10"))), Ok("10.0.0.11".to_owned()));
 }
 
@@ -268,7 +268,7 @@ fn what_this_process_posted_is_its_own_by_uid_or_by_its_claim_while_the_answer_i
     given.claim(claim("a", ""));
     given.allocate("a", Wish::Lowest).unwrap();
     let slot = given.slot("a");
-    given.world.sent(slot, Uid::new("c-a"));
+    assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
     let owner = "ownerReferences: [{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}]";
     given.address(address("a", "10.0.0.10", &format!("{OURS}, {owner}")));
     assert!(given.facts("a").address.unwrap().made_here);
@@ -347,9 +347,9 @@ fn whose_an_address_is_follows_from_its_references() {
     given.address(address("a", "10.0.0.10", &owner("earlier")));
     assert_eq!(relation(&given), Relation::Ours, "a live one is adopted");
     given.address(address("a", "10.0.0.10", &format!("{}, {going}", owner("earlier"))));
-    assert_eq!(relation(&given), Relation::Earlier);
+    assert_eq!(relation(&given), Relation::Another);
     given.address(address("a", "10.0.0.10", going));
-    assert_eq!(relation(&given), Relation::Earlier);
+    assert_eq!(relation(&given), Relation::Another);
     given.address(address("a", "10.0.0.10", &format!("{}, {going}", owner("c-a"))));
     assert_eq!(relation(&given), Relation::Ours);
     let mut other = address("a", "10.0.0.10", "");
@@ -385,7 +385,7 @@ fn owner_references_come_back_byte_for_byte() {
         given.address(object);
         let entry = given.world.entry(given.slot("a")).unwrap();
         let key = &given.blue().key;
-        assert_eq!(entry.address.as_ref().unwrap().owners.whole("a", Some(key)), references);
+        assert_eq!(entry.address.as_ref().unwrap().owners("a", Some(key), &given.world.names), references);
     }
 }
 
@@ -405,4 +405,40 @@ fn an_incomplete_address_lacks_just_what_is_missing() {
                  ownerReferences: [{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}]";
     given.address(address("a", "10.0.0.10", going));
     assert_eq!(given.facts("a").address.unwrap().repair.unwrap().finalizers, None, "a deleting one gets no finalizer");
+}
+
+#[test]
+fn a_creation_on_its_way_is_remembered_while_another_object_of_its_name_comes_and_goes() {
+    let mut given = Given::pool_of(2);
+    given.claim(claim("a", ""));
+    given.allocate("a", Wish::Lowest).unwrap();
+    let slot = given.slot("a");
+    assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
+    given.address(address("a", "10.0.0.10", OURS));
+    given.address_gone("a");
+    given.claim_gone("a");
+    given.world.answered(slot, Uid::new("a-second"));
+    let facts = given.facts("a");
+    assert_eq!(facts.reservation.map(|held| (held.span, held.state)), Some((span("10.0.0.10"), ReservationState::Answered)));
+    let owner = "{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}";
+    let mut second = address("a", "10.0.0.10", &format!("{OURS}, ownerReferences: [{owner}]"));
+    second.metadata.uid = Some("a-second".to_owned());
+    given.address(second.clone());
+    assert!(given.facts("a").address.unwrap().made_here);
+    second.metadata.owner_references.as_mut().unwrap()[0].uid = "c-later".to_owned();
+    given.address(second);
+    assert!(!given.facts("a").address.unwrap().made_here, "a later claim has taken it over");
+}
+
+#[test]
+fn an_address_that_a_later_claim_took_over_is_no_concern_of_the_earlier_one() {
+    let mut given = Given::pool_of(1);
+    given.claim(claim("a", "deletionTimestamp: '2026-01-01T00:00:00Z'"));
+    let owner = |uid: &str| {
+        format!("ownerReferences: [{{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: {uid}}}]")
+    };
+    given.address(address("a", "10.0.0.10", &owner("c-a")));
+    assert_eq!(given.facts("a").address.unwrap().relation, Relation::Ours);
+    given.address(address("a", "10.0.0.10", &owner("c-later")));
+    assert_eq!(given.facts("a").address.unwrap().relation, Relation::Another);
 }

@@ -181,7 +181,7 @@ fn a_name_whose_post_may_still_take_effect_is_kept_with_its_reservation() {
     given.claim(claim("a", ""));
     given.allocate("a", Wish::Lowest).unwrap();
     let slot = given.slot("a");
-    given.world.sent(slot, Uid::new("c-a"));
+    assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
     given.claim_gone("a");
     given.world.sweep(slot);
     assert_eq!(given.facts("a").reservation.map(|held| held.state), Some(ReservationState::Sent));
@@ -189,6 +189,23 @@ fn a_name_whose_post_may_still_take_effect_is_kept_with_its_reservation() {
     given.world.sweep(slot);
     assert_eq!(given.world.find("team-a", "a"), None);
     assert_eq!(given.blue().ledger.reservations().count(), 0);
+}
+
+#[test]
+fn nothing_is_sent_for_a_claim_that_has_gone_or_whose_value_another_has() {
+    let mut given = Given::pool_of(1);
+    given.claim(claim("a", ""));
+    given.allocate("a", Wish::Lowest).unwrap();
+    let (slot, value) = (given.slot("a"), span("10.0.0.10"));
+    assert!(!given.world.sends(slot, &Uid::new("an-earlier-one"), value));
+    given.claim_gone("a");
+    given.claim(claim("b", ""));
+    given.allocate("b", Wish::Lowest).unwrap();
+    assert!(!given.world.sends(slot, &Uid::new("c-a"), value));
+    given.claim(claim("a", ""));
+    assert!(!given.world.sends(slot, &Uid::new("c-a"), value), "the value is set aside for the other one");
+    let other = given.slot("b");
+    assert!(given.world.sends(other, &Uid::new("c-b"), value));
 }
 
 #[test]

@@ -12,13 +12,13 @@ use crate::control_plane::lock;
 
 /// A proxy. Dropping it ends it.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct TunnelProxy {
     address: SocketAddr,
     tunnels: Arc<Mutex<Vec<String>>>,
     _serving: Background,
 }
 
-impl Proxy {
+impl TunnelProxy {
     /// Starts to listen on a free port of 127.0.0.1.
     pub fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -73,7 +73,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_goes_in_comes_out_at_the_port_that_was_named() {
-        let proxy = Proxy::start().unwrap();
+        let proxy = TunnelProxy::start().unwrap();
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
         let mut client = TcpStream::connect(proxy.address).await.unwrap();
