@@ -25,12 +25,13 @@ const DNS_PORT: u16 = 53;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of external IP sources")]
+#[allow(clippy::struct_field_names)] // a field's name is its flag's
 pub(super) struct ExternalIpFlags {
     /// How often network interfaces are looked at without a cause, in seconds or as a duration, at least 5s
-    /// [default: $EXTERNALIP_MANAGER_INTERVAL, or 60s].
+    /// [default: `$EXTERNALIP_MANAGER_INTERVAL`, or 60s].
     #[arg(long, value_parser = interval)]
     external_ip_interval: Option<Duration>,
-    /// Write nothing, log what would be written [default: $EXTERNALIP_MANAGER_DRY_RUN, or false].
+    /// Write nothing, log what would be written [default: `$EXTERNALIP_MANAGER_DRY_RUN`, or false].
     #[arg(long, value_parser = go_bool, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     external_ip_dry_run: Option<bool>,
     /// A DNS server to ask, IP or IP:port; repeatable [default: those of /etc/resolv.conf].

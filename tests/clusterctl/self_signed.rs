@@ -37,7 +37,7 @@ fn kept(control_plane: &ControlPlane, key: &str) -> Result<String> {
     text(&get(control_plane, &THE_SECRET)?["data"][key]).context(key.to_owned())
 }
 
-/// How the API server is to reach our webhooks: four and five, four, and the four definitions.
+/// How the API server is to reach our webhooks: five that mutate, five that validate, and the four pools' definitions.
 fn client_configs(control_plane: &ControlPlane) -> Result<Vec<Value>> {
     let name = |kind: &str| format!("capi-ipam-in-cluster-{kind}-webhook-configuration");
     let mut configs = Vec::new();
@@ -47,8 +47,9 @@ fn client_configs(control_plane: &ControlPlane) -> Result<Vec<Value>> {
     }
     let definitions = get(control_plane, &["crds", "-l", "cluster.x-k8s.io/provider=ipam-in-cluster"])?;
     let items = definitions["items"].as_array().context("no definitions")?;
-    configs.extend(items.iter().map(|crd| crd["spec"]["conversion"]["webhook"]["clientConfig"].clone()));
-    ensure!(configs.len() == 13, "{} client configurations", configs.len());
+    let pools = items.iter().filter(|crd| crd["spec"]["group"] == "ipam.cluster.x-k8s.io");
+    configs.extend(pools.map(|crd| crd["spec"]["conversion"]["webhook"]["clientConfig"].clone()));
+    ensure!(configs.len() == 14, "{} client configurations", configs.len());
     Ok(configs)
 }
 

@@ -75,9 +75,10 @@ impl Fixture {
             command = command.arg(flag);
         }
         for _ in 0..setup.managers {
-            let manager = match setup.webhooks {
-                true => Webhooks::serve(&fixture.control_plane, &command)?.1,
-                false => command.start(&fixture.control_plane)?,
+            let manager = if setup.webhooks {
+                Webhooks::serve(&fixture.control_plane, &command)?.1
+            } else {
+                command.start(&fixture.control_plane)?
             };
             fixture.managers.push(manager);
         }

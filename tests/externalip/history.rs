@@ -69,7 +69,9 @@ impl<'a> History<'a> {
             let mut changes = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
             changes.sort_by_key(|change| change.revision);
             let mut world = World::new();
-            changes.iter().for_each(|change| apply(&mut world, change));
+            for change in &changes {
+                apply(&mut world, change);
+            }
             for &kind in self.kinds {
                 let listed = self.scene.api(kind).list(&ListParams::default()).await?.items;
                 let listed: BTreeMap<_, _> = listed.iter().map(|object| (object.name_any(), object.resource_version())).collect();

@@ -130,6 +130,16 @@ async fn an_address_is_never_free_in_its_pool_while_a_service_carries_it(stage: 
 
 /// Fails if at any time a Service carried an address of the pool, known by its beginning, that no object held.
 fn never_free_while_carried(changes: &[Change], pool: &str) -> Result<()> {
+    let freed = changes.iter().filter(|change| change.kind == "IPAddress" && change.object.is_none()).count();
+    let carried = changes.iter().flat_map(|change| &change.object).filter(|object| {
+        object.data["spec"]["externalIPs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with(pool)))
+    });
+    let carried = carried.count();
+    ensure!(freed > 0 && carried > freed, "the history shows too little: {freed} addresses freed, {carried} times carried");
     always(changes, |world| {
         let held = addresses(world);
         let mut carried = external_ips(world).flat_map(|(name, list)| list.into_iter().map(move |entry| (name, entry)));

@@ -23,6 +23,7 @@ pub fn shared() -> Vec<OnShared> {
         a_family_that_fails_for_ever_does_not_hold_up_the_other,
         a_family_without_solvers_gives_up_its_addresses_and_nobody_elses,
         an_empty_annotation_and_a_missing_source_write_nothing_but_what_is_wrong,
+        metrics_tell_of_it_all_and_name_no_object,
     ]
 }
 
@@ -147,4 +148,42 @@ async fn an_empty_annotation_and_a_missing_source_write_nothing_but_what_is_wron
     let source = stage.source("public", &v4(&fixed("203.1.12.1"))).await?;
     stage.annotate("Service", "astray", SOURCE, Some(&format!(" {source} "))).await?;
     stage.publishes("astray", &["10.9.9.9", "203.1.12.1"]).await
+}
+
+/// §12
+async fn metrics_tell_of_it_all_and_name_no_object(stage: &Stage) -> Result<()> {
+    const NAMES: [&str; 13] = [
+        "external_ip_solver_runs_total",
+        "external_ip_solver_duration_seconds",
+        "external_ip_answers",
+        "external_ip_answers_held",
+        "external_ip_oldest_held_seconds",
+        "external_ip_services",
+        "external_ip_sources",
+        "external_ip_address_changes_total",
+        "external_ip_writes_total",
+        "external_ip_publish_seconds",
+        "external_ip_refused_addresses_total",
+        "external_ip_port_conflicts",
+        "external_ip_contended",
+    ];
+    let (good, refused) = (stage.host("good"), stage.host("refused"));
+    stage.dns().set(&good, 1, &["203.1.120.1"])?;
+    stage.dns().set(&refused, 1, &["127.0.0.1"])?;
+    for (name, gateway) in [("good", &good), ("refused", &refused)] {
+        let source = stage.source(name, &v4(&host(gateway))).await?;
+        stage.bound_service(name, &source, "{}").await?;
+    }
+    stage.publishes("good", &["203.1.120.1"]).await?;
+    stage.service_says("refused", "False", "AddressRefused").await?;
+    eventually(PATIENCE, async || {
+        let metrics = stage.manager().metrics()?;
+        let missing: Vec<_> = NAMES.iter().filter(|name| !metrics.lines().any(|line| line.starts_with(*name))).collect();
+        ensure!(missing.is_empty(), "not there: {missing:?}");
+        let mut ours = metrics.lines().filter(|line| line.starts_with("external_ip_"));
+        let named = ours.find(|line| line.contains(&stage.namespace) || line.contains("203.1."));
+        ensure!(named.is_none(), "an object is named: {named:?}");
+        Ok(())
+    })
+    .await
 }

@@ -70,8 +70,11 @@ async fn sources_as_they_were_written_for_the_predecessor_are_stored_as_they_are
     Ok(())
 }
 
-/// The good rows of the table of merges: family, masks with answers, result.
-const MERGED: &[(&str, &[(&str, &str)], &str)] = &[
+/// Masks with the answers they are laid on.
+type Parts = &'static [(&'static str, &'static str)];
+
+/// The good rows of the table of merges: family, parts, result.
+const MERGED: &[(&str, Parts, &str)] = &[
     ("ipv4", &[("255.255.0.0", "203.0.113.77"), ("0.0.255.0", "10.10.10.10"), ("0.0.0.255", "192.168.5.42")], "203.0.10.42"),
     (
         "ipv6",

@@ -49,11 +49,15 @@ fn solver(stage: &Stage, host: &str, path: &str) -> String {
 }
 
 /// Waits until the first IPv4 solver of a source has this state and reason.
-async fn solver_becomes(stage: &Stage, source: &str, state: &str, reason: Option<&str>) -> Result<()> {
+async fn solver_becomes(stage: &Stage, source: &str, expected: &str, reason: Option<&str>) -> Result<()> {
     eventually(PATIENCE, async || {
         let object = stage.api("ClusterExternalIPSource").get(source).await?;
         let solver = &object.data["status"]["ipv4"]["solvers"][0];
-        ensure!(solver["state"] == state && reason.is_none_or(|reason| solver["reason"] == reason), "{}", object.data["status"]);
+        ensure!(
+            solver["state"] == expected && reason.is_none_or(|reason| solver["reason"] == reason),
+            "{}",
+            object.data["status"]
+        );
         Ok(())
     })
     .await

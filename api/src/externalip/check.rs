@@ -235,7 +235,10 @@ fn duration(text: Option<&str>, field: &str, found: &mut Findings) -> Option<Dur
     duration
 }
 
-/// Reads what the schema's pattern lets pass: numbers, each with its unit.
+/// Nobody waits longer; and what is added to a clock must not run over its end.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Reads what the schema's pattern lets pass: numbers, each with its unit. More than a hundred years count as that.
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
@@ -253,7 +256,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
         rest = &behind[unit.len()..];
     }
-    (!text.is_empty()).then_some(sum)
+    (!text.is_empty()).then_some(sum.min(LONGEST))
 }
 
 fn policy(spec: Option<&AddressPolicySpec>, found: &mut Findings) -> AddressPolicy {
@@ -394,6 +397,7 @@ mod tests {
             ("1h30m", Some(5_400_000)),
             ("1m500ms", Some(60_500)),
             ("1s1s", Some(2000)),
+            ("1000000000h", Some(3_153_600_000_000)),
             ("", None),
             ("5", None),
             ("s", None),

@@ -92,7 +92,7 @@ pub struct Good {
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const FIRST_RECHECK: Duration = Duration::from_secs(10);
 /// The longest of these pauses.
-const LAST_RETRY: Duration = Duration::from_mins(5);
+const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Two times "none" confirm each other only if they are this far apart.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// The most that is added so that not all are asked at once.

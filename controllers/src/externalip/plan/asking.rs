@@ -16,6 +16,9 @@ use crate::externalip::answers::{Effective, FailureKind, Key, Reading, Terms, Wh
 use crate::externalip::facts::{Bound, Now, Pass, Rules};
 use crate::externalip::record::Record;
 
+/// The reason in the status of a solver that has not answered yet.
+pub const RESOLVING: &str = "Resolving";
+
 /// On which terms the source uses its shared solvers.
 pub fn terms(source: &Source, rules: &Rules) -> Terms {
     Terms {
@@ -160,7 +163,7 @@ fn of_reading(reading: Reading) -> SaidToAll {
             SaidToAll { addresses, failure, remark, ..nothing(said, SolverState::Held) }
         }
         Effective::Pending { since } => {
-            let remark = Some(("Resolving", "there is no answer yet".to_owned()));
+            let remark = Some((RESOLVING, "there is no answer yet".to_owned()));
             SaidToAll { remark, ..nothing(Said::new(Answer::Pending { since }), SolverState::Idle) }
         }
         Effective::Empty { reason, confirmed } => {
@@ -198,7 +201,7 @@ fn merged(pass: &Pass<'_>, filter: &Filter, family: Family, parts: &[Part], now:
             SaidToAll { addresses: sorted.addresses, failure, ..nothing(said, state) }
         }
         Answer::Pending { .. } => {
-            SaidToAll { remark: Some(("Resolving", "there is no answer yet".to_owned())), ..nothing(said, SolverState::Idle) }
+            SaidToAll { remark: Some((RESOLVING, "there is no answer yet".to_owned())), ..nothing(said, SolverState::Idle) }
         }
         Answer::Empty { .. } => {
             SaidToAll { remark: Some(("Empty", "a part has no address".to_owned())), ..nothing(said, SolverState::Empty) }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::externalip::reasons::{ExternalIpEvent, SolverState, SourceCondition, SourceReason};
 use api::externalip::{
@@ -12,7 +12,7 @@ use api::externalip::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use poolutil::Family;
 
-use super::asking::{SaidToAll, is_allowed, keys_of, needed, nothing, shared};
+use super::asking::{RESOLVING, SaidToAll, is_allowed, keys_of, needed, nothing, shared};
 use super::choose::{Answer, PATIENCE, Said, earlier, is_per_service};
 use super::conditions::changed;
 use super::service::FAMILIES;
@@ -22,6 +22,8 @@ use crate::externalip::answers::FailureKind;
 use crate::externalip::facts::{Now, Pass, SourceFacts};
 use crate::externalip::provenance;
 
+/// How long a process that begins waits for the first answers before it shows that there are none.
+const START: Duration = Duration::from_secs(20);
 /// The most addresses that a solver's status lists.
 const SHOWN: usize = 8;
 
@@ -55,6 +57,16 @@ pub fn source(pass: &Pass<'_>, now: Now) -> StatusPlan {
     for condition in &mut status.conditions {
         condition.observed_generation = Some(facts.generation);
     }
+    // What a process before this one showed is better than that this one does not know yet.
+    let started = pass.memory.began.map(|began| began + START).filter(|end| now.instant < *end);
+    if let Some(end) = started
+        && old.observed_generation == Some(facts.generation)
+        && is_resolving(&status)
+        && !is_resolving(&old)
+    {
+        let look_again = earlier(until, Some(end)).map(|until| until.saturating_duration_since(now.instant));
+        return StatusPlan { status: None, notes: Vec::new(), look_again, standing };
+    }
     let mut notes = notes(&old, &status);
     notes.extend(deprecation(pass));
     StatusPlan {
@@ -63,6 +75,10 @@ pub fn source(pass: &Pass<'_>, now: Now) -> StatusPlan {
         standing,
         status: (facts.status.as_ref() != Some(&status)).then_some(status),
     }
+}
+
+fn is_resolving(status: &ClusterExternalIPSourceStatus) -> bool {
+    [&status.ipv4, &status.ipv6].into_iter().flatten().flat_map(|family| &family.solvers).any(|solver| solver.reason == RESOLVING)
 }
 
 fn invalid(old: &ClusterExternalIPSourceStatus, errors: &[FieldError], now: Now) -> ClusterExternalIPSourceStatus {

@@ -93,7 +93,7 @@ fn addresses_outlive_their_source_for_the_grace_and_a_source_that_comes_back_cha
     assert_eq!(scene.plan().steps, []);
     assert_eq!(
         (scene.list(), scene.ready().0, scene.plan().look_again),
-        (vec!["203.0.113.7"], "Assigned", Some(Duration::from_mins(5)))
+        (vec!["203.0.113.7"], "Assigned", Some(Duration::from_secs(300)))
     );
     scene.wait(299);
     let record = scene.web().record.clone();

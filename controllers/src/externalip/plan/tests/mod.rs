@@ -53,7 +53,7 @@ fn rules() -> Rules {
         deny: Vec::new(),
         load_balancer_class: api::externalip::names::LOAD_BALANCER_CLASS.to_owned(),
         external_dns_prefixes: api::externalip::names::EXTERNAL_DNS_PREFIXES.map(str::to_owned).to_vec(),
-        source_grace: Duration::from_mins(5),
+        source_grace: Duration::from_secs(300),
         watch_filter: None,
     }
 }

@@ -204,7 +204,7 @@ fn an_output_that_is_denied_does_not_stop_the_others() {
         kind: TroubleKind::DeniedByAdmission,
         text: "Use of external IPs is denied by admission control".to_owned(),
         step: scene.plan().steps[0].clone(),
-        until: scene.now.instant + Duration::from_mins(10),
+        until: scene.now.instant + Duration::from_secs(600),
     };
     scene.memory.troubles.insert(Output::ExternalIps, trouble);
     scene.settle();

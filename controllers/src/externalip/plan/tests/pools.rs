@@ -235,7 +235,7 @@ fn claims_of_a_service_that_is_gone_are_let_go() {
     scene.service = None;
     scene.claims[0].owner = None;
     scene.memory.service_missing = Some(scene.now.instant);
-    assert_eq!(scene.plan(), Plan { look_again: Some(Duration::from_mins(5)), ..Plan::default() });
+    assert_eq!(scene.plan(), Plan { look_again: Some(Duration::from_secs(300)), ..Plan::default() });
     scene.wait(300);
     assert_eq!(names(&scene), Vec::<&str>::new(), "an orphan is deleted after the grace");
 }

@@ -123,3 +123,26 @@ fn a_service_that_is_not_allowed_does_not_count() {
     scene.settle();
     assert_eq!(scene.source.as_ref().unwrap().status.as_ref().unwrap().services, Some(0));
 }
+
+#[test]
+fn a_restart_shows_nothing_until_it_knows_something() {
+    let source = "ipv4: {solvers: [{dnsHostname: {host: gw.example.net}}]}";
+    let mut scene = Scene::new(source, "{}").says("gw.example.net", addresses(&["203.0.113.7"]));
+    scene.settle();
+    let before = scene.source.clone();
+    scene.wait(5);
+    scene.world.insert("gw.example.net".to_owned(), Says::Silence);
+    scene.restart();
+    scene.settle();
+    scene.wait(9);
+    assert_eq!((&scene.source, scene.source_events.len()), (&before, 0));
+    scene.wait(11);
+    assert_eq!(scene.source_condition("Ready"), "!Resolving", "but not for ever");
+
+    let mut scene = Scene::new(source, "{}").says("gw.example.net", addresses(&["203.0.113.7"]));
+    scene.settle();
+    scene.wait(5);
+    scene.restart();
+    scene.settle();
+    assert_eq!((&scene.source, scene.source_events.len()), (&before, 0), "an answer that is the same is no news");
+}
