@@ -312,8 +312,8 @@ mod tests {
         check(&serde_json::from_value(spec).unwrap(), &[])
     }
 
-    fn list(mode: QueryMode, solvers: impl Into<Vec<Solver>>) -> Option<SolverList> {
-        Some(SolverList { mode, solvers: solvers.into() })
+    fn list(mode: QueryMode, solvers: impl Into<Vec<Solver>>) -> SolverList {
+        SolverList { mode, solvers: solvers.into() }
     }
 
     #[test]
@@ -331,8 +331,8 @@ mod tests {
         let pool = PoolRef { kind: PoolKind::GlobalInClusterIPPool, name: "public-v6".to_owned() };
         let shared = [Shared::DnsHostname(host), Shared::IpApi(Api::Ipify)].map(Solver::Shared);
         let source = Source {
-            ipv4: list(QueryMode::FirstFound, shared),
-            ipv6: list(QueryMode::All, [Solver::IpPool(pool)]),
+            ipv4: Some(list(QueryMode::FirstFound, shared)),
+            ipv6: Some(list(QueryMode::All, [Solver::IpPool(pool)])),
             outputs: Some([Output::ExternalIps, Output::ExternalDnsTarget].into()),
             ip_mode: IpMode::Vip,
             refresh_interval: None,
