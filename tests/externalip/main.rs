@@ -30,6 +30,9 @@ use testbed::trial::{Places, Standalone};
 
 use crate::fixture::{OnShared, Shared};
 
+/// How many control planes there are besides the shared one. Trials on them mostly wait for clocks.
+const PLACES: usize = 4;
+
 /// Run beside each other on one control plane.
 fn shared_trials() -> Vec<OnShared> {
     // Those that wait for events first: a manager that has told much drops what is too much.
@@ -40,9 +43,11 @@ fn shared_trials() -> Vec<OnShared> {
 
 /// Run once, each with a control plane of its own.
 fn standalone_trials() -> Vec<Standalone> {
-    let where_from = [names::standalone(), pools::standalone(), web_apis::standalone(), interface::standalone()];
-    let what_for = [shapes::standalone(), sources::standalone(), guards::standalone(), running::standalone()];
-    where_from.into_iter().chain(what_for).flatten().collect()
+    // The longest first.
+    let first = [running::standalone(), pools::standalone()];
+    let then = [interface::standalone(), names::standalone(), web_apis::standalone()];
+    let last = [guards::standalone(), shapes::standalone(), sources::standalone()];
+    first.into_iter().chain(then).chain(last).flatten().collect()
 }
 
 fn main() -> ExitCode {
@@ -50,10 +55,12 @@ fn main() -> ExitCode {
     // Trials mostly wait, so more of them than cores keep the manager busy.
     arguments.test_threads.get_or_insert(14);
     let shared = Arc::new(Shared::default());
-    let mut trials: Vec<_> = shared_trials().into_iter().map(|trial| trial.within(&shared)).collect();
-    // They mostly wait for clocks.
-    let places = Places::new(4);
-    trials.extend(standalone_trials().into_iter().map(|trial| trial.into_trial(&places)));
+    let places = Places::new(PLACES);
+    let mut trials: Vec<_> = standalone_trials().into_iter().map(|trial| trial.into_trial(&places)).collect();
+    // As many as have a place begin at once, beside those that share a control plane; the others wait for theirs.
+    let waiting = trials.split_off(PLACES);
+    trials.extend(shared_trials().into_iter().map(|trial| trial.within(&shared)));
+    trials.extend(waiting);
     // The trials share the fixture; it ends with the last of them.
     drop(shared);
     libtest_mimic::run(&arguments, trials).exit_code()
