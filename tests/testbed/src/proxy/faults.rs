@@ -54,6 +54,8 @@ pub struct Tally {
     pub lost_answers: u64,
     /// Requests that were held.
     pub held: u64,
+    /// Those of them whose client went away meanwhile; they are not passed on.
+    pub abandoned: u64,
     /// How often connections or watches were cut.
     pub cuts: u64,
     /// Connections that were refused.

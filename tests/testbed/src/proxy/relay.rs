@@ -1,7 +1,7 @@
 //! One request's way through a proxy, and the way back of its answer.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Error, Result, anyhow};
 use futures::{StreamExt, stream};
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
-use super::faults::{Fate, Faults};
+use super::faults::{Fate, Faults, Tally};
 use crate::control_plane::lock;
 
 type Body = UnsyncBoxBody<Bytes, Error>;
@@ -86,17 +86,18 @@ impl Relay {
     /// Returns when the request may go on.
     async fn held(&self, request: &Request<Incoming>, path: &str) {
         let mut holds = self.shared.holds.subscribe();
-        let mut counted = false;
+        let mut waits = Waits { tally: &self.shared.tally, held: false };
         // The sender lives in `self`, so the channel cannot be closed while we wait.
         let _ = holds
             .wait_for(|which| {
                 let held = which.as_ref().is_some_and(|which| which(request.method(), path));
-                if held && !std::mem::replace(&mut counted, true) {
+                if held && !std::mem::replace(&mut waits.held, true) {
                     lock(&self.shared.tally).held += 1;
                 }
                 !held
             })
             .await;
+        waits.held = false;
     }
 
     async fn pass(&self, mut request: Request<Incoming>) -> Result<Response<Incoming>> {
@@ -191,4 +192,18 @@ fn refusal(code: StatusCode) -> http::Result<Response<Body>> {
         answer = answer.header(RETRY_AFTER, "1");
     }
     answer.body(body)
+}
+
+/// A request that may be held; dropped while it is, it is abandoned.
+struct Waits<'a> {
+    tally: &'a Mutex<Tally>,
+    held: bool,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if self.held {
+            lock(self.tally).abandoned += 1;
+        }
+    }
 }
