@@ -173,9 +173,9 @@ async fn a_proxy_holds_what_it_is_asked_to_and_refuses_connections() -> Result<(
     ensure!(!both.exists("refused").await?, "a refused request has reached the server");
     both.proxy.refuse(false);
     both.create("accepted").await?;
-    assert_eq!(
-        both.proxy.tally(),
-        Tally { passed: 3, held: 2, abandoned: 1, refused: both.proxy.tally().refused, ..Tally::default() }
-    );
+    // How many attempts it took to be refused, and whether one had begun to pass when its connection was cut, is left to chance.
+    let Tally { passed, refused, .. } = both.proxy.tally();
+    ensure!(passed >= 3, "{passed} passed");
+    assert_eq!(both.proxy.tally(), Tally { passed, refused, held: 2, abandoned: 1, ..Tally::default() });
     Ok(())
 }
