@@ -13,16 +13,16 @@ use kube::Api;
 use kube::api::DynamicObject;
 
 use super::Ctx;
-use super::world::{Sync, Watched, World};
+use super::world::{Watched, World};
 use crate::ipam::Listener;
 use crate::kit::discovery::{Discovered, discover};
 use crate::kit::health::{Check, Readiness};
-use crate::kit::watch::{Restart, Seen, Tolerant, follow};
+use crate::kit::watch::{Restart, Seen, Sync, Tolerant, follow};
 
 /// Follows every kind that is always watched, for ever.
 pub async fn follow_all(ctx: &Arc<Ctx>, readiness: &Readiness) {
     for kind in [Watched::Services, Watched::Sources, Watched::ServiceCidrs] {
-        readiness.set(check_name(kind), Check::Waiting("not listed yet".to_owned()));
+        readiness.set(check_name(kind), Sync::default().check());
     }
     tokio::join!(
         follow_services(ctx, readiness),
@@ -71,7 +71,7 @@ async fn follow_namespaces(ctx: &Arc<Ctx>, readiness: &Readiness) {
     loop {
         // The sender lives in `ctx`, so the channel cannot be closed.
         let _ = wanted.wait_for(|wanted| *wanted).await;
-        readiness.set(check_name(Watched::Namespaces), Check::Waiting("not listed yet".to_owned()));
+        readiness.set(check_name(Watched::Namespaces), Sync::default().check());
         let discover = || async { Ok(Some(Api::<Tolerant<Namespace>>::all(ctx.client.clone()))) };
         let sink = |seen| take(ctx, readiness, Watched::Namespaces, |world| world.take_namespaces(seen));
         let never = Restart::default();
@@ -98,12 +98,7 @@ fn take(ctx: &Arc<Ctx>, readiness: &Readiness, kind: Watched, event: impl FnOnce
     ctx.deliver(&mut world);
     drop(world);
     if before != after {
-        let check = match after {
-            Sync::Never => Check::Waiting("not listed yet".to_owned()),
-            Sync::NotServed => Check::Absent("the API server does not serve it; looked for every 10 s".to_owned()),
-            Sync::Synced => Check::Ready,
-        };
-        readiness.set(check_name(kind), check);
+        readiness.set(check_name(kind), after.check());
     }
 }
 

@@ -14,10 +14,10 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use super::Ctx;
-use super::world::{Sync, Watched, World};
+use super::world::{Watched, World};
 use crate::kit::discovery::{Discovered, capi_kind, discover};
-use crate::kit::health::{Check, Readiness};
-use crate::kit::watch::{Restart, Seen, Tolerant, follow};
+use crate::kit::health::Readiness;
+use crate::kit::watch::{Restart, Seen, Sync, Tolerant, follow};
 
 /// How long the view may take to reach the latest address before work begins without it.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 /// Follows every kind, for ever.
 pub async fn follow_all(ctx: &Arc<Ctx>, readiness: &Readiness) {
     for kind in Watched::ALL {
-        readiness.set(check_name(kind), Check::Waiting("not listed yet".to_owned()));
+        readiness.set(check_name(kind), Sync::default().check());
     }
     tokio::join!(
         follow_ip_pools(ctx, readiness, PoolKind::InClusterIPPool),
@@ -121,12 +121,7 @@ fn take(ctx: &Arc<Ctx>, readiness: &Readiness, kind: Watched, event: impl FnOnce
     ctx.deliver(&mut world);
     drop(world);
     if before != after {
-        let check = match after {
-            Sync::Never => Check::Waiting("not listed yet".to_owned()),
-            Sync::NotServed => Check::Absent("the API server does not serve it; looked for every 10 s".to_owned()),
-            Sync::Synced => Check::Ready,
-        };
-        readiness.set(check_name(kind), check);
+        readiness.set(check_name(kind), after.check());
     }
 }
 

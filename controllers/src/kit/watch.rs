@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::health::Check;
 use super::metrics::Metrics;
 
 /// How often a kind that the server does not have is looked for.
@@ -27,6 +28,34 @@ pub const REDISCOVER: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// After so many failures in a row the position is given up and the kind listed anew.
 const PATIENCE: u32 = 8;
+
+/// How far a watch has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// Nothing is known yet.
+    #[default]
+    Never,
+    /// The server does not have the kind.
+    NotServed,
+    /// The view is complete.
+    Synced,
+}
+
+impl Sync {
+    /// Whether passes may rely on the view.
+    pub fn is_settled(self) -> bool {
+        self != Self::Never
+    }
+
+    /// What `/readyz` says of it.
+    pub fn check(self) -> Check {
+        match self {
+            Self::Never => Check::Waiting("not listed yet".to_owned()),
+            Self::NotServed => Check::Absent("the API server does not serve it; looked for every 10 s".to_owned()),
+            Self::Synced => Check::Ready,
+        }
+    }
+}
 
 /// What a watch reports, in the order in which the API server did it.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ pub use self::sources::SourceEntry;
 use super::answers::Answers;
 use super::cluster::Cluster;
 use super::facts::{ClaimFacts, PoolFacts, Rules, ServiceFacts, ServiceKey};
-use crate::kit::watch::Seen;
+use crate::kit::watch::{Seen, Sync};
 
 /// The number of a Service, for as long as anything is known of it.
 pub type Slot = u32;
@@ -50,18 +50,6 @@ pub enum Watched {
     Addresses,
     /// Pools of one kind.
     Pools(PoolKind),
-}
-
-/// How far a watch has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Sync {
-    /// Nothing is known yet.
-    #[default]
-    Never,
-    /// The server does not have the kind.
-    NotServed,
-    /// The view is complete.
-    Synced,
 }
 
 /// What somebody is to be told to do, because something changed.

@@ -27,6 +27,7 @@ use slab::Slab;
 use super::compact::{Name, Names, Uid};
 use super::records::{ClusterEntry, Entry, Motion, PoolEntry, PoolId, PoolKey, Slot};
 use crate::kit::queue::Place;
+use crate::kit::watch::Sync;
 
 /// Priority classes of the claim queue; lower goes first.
 pub mod lane {
@@ -66,25 +67,6 @@ pub enum About {
     Address(Slot, Uid),
     /// A pool.
     Pool(PoolId),
-}
-
-/// How far a watch has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Sync {
-    /// Nothing is known yet.
-    #[default]
-    Never,
-    /// The server does not have the kind.
-    NotServed,
-    /// The view is complete.
-    Synced,
-}
-
-impl Sync {
-    /// Whether passes may rely on the view.
-    pub fn is_settled(self) -> bool {
-        self != Self::Never
-    }
 }
 
 /// Which objects are served, by the manager's flags.
