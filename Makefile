@@ -12,7 +12,7 @@ demo: ## Show it at work on a real control plane, until Ctrl-C; ONCE=1 ends afte
 	cargo build --bin manager
 	@cargo run --quiet --package testbed --bin demo -- $(if $(filter-out 0,$(ONCE)),--once)
 
-test: ## Run every test; builds the control plane's programs first (once, about 6 minutes)
+test: ## Run every test; builds the control plane's programs first (once, about 7 minutes)
 	cargo run --quiet --package testbed -- build
 	cargo test --workspace
 

@@ -39,19 +39,44 @@ struct Recipe {
     /// Folder below `tools/`.
     module: &'static str,
     package: &'static str,
+    edit: Option<Edit>,
 }
 
-const ETCD: Recipe = Recipe { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3" };
+/// One line more in a file of the program's module, for what no flag can ask for. The program is built from a folder of links
+/// to the module's files, in which this file is another.
+struct Edit {
+    /// The Go module.
+    path: &'static str,
+    file: &'static str,
+    /// The line comes before the only one that begins so, blanks aside.
+    before: &'static str,
+    line: &'static str,
+}
+
+const ETCD: Recipe = Recipe { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3", edit: None };
 const KUBE_APISERVER: Recipe = kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver");
 const KUBE_CONTROLLER_MANAGER: Recipe = kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager");
 const KUBECTL: Recipe = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl");
 
 /// Needed by few tests only, so no control plane waits for it.
 const CLUSTERCTL: Recipe =
-    Recipe { name: "clusterctl", module: "cluster-api", package: "sigs.k8s.io/cluster-api/cmd/clusterctl" };
+    Recipe { name: "clusterctl", module: CLUSTER_API, package: "sigs.k8s.io/cluster-api/cmd/clusterctl", edit: None };
+
+/// Likewise. Its webhooks listen on every address of the machine, and no flag says otherwise.
+const CORE_MANAGER: Recipe = Recipe {
+    name: "cluster-api-manager",
+    module: CLUSTER_API,
+    package: CLUSTER_API_PATH,
+    edit: Some(Edit { path: CLUSTER_API_PATH, file: "main.go", before: "Port:     webhookPort,", line: "Host: \"127.0.0.1\"," }),
+};
+
+/// The module of `tools/` with the newest release of Cluster API.
+pub(crate) const CLUSTER_API: &str = "cluster-api";
+/// Its path among Go modules.
+pub(crate) const CLUSTER_API_PATH: &str = "sigs.k8s.io/cluster-api";
 
 const fn kubernetes(name: &'static str, package: &'static str) -> Recipe {
-    Recipe { name, module: "kubernetes", package }
+    Recipe { name, module: "kubernetes", package, edit: None }
 }
 
 impl Binaries {
@@ -68,6 +93,11 @@ impl Binaries {
     /// Finds clusterctl, building it if it is missing.
     pub fn clusterctl(progress: Progress) -> Result<PathBuf> {
         CLUSTERCTL.ensure(progress)
+    }
+
+    /// Finds Cluster API's core manager, building it if it is missing.
+    pub fn core_manager(progress: Progress) -> Result<PathBuf> {
+        CORE_MANAGER.ensure(progress)
     }
 
     /// Finds kubectl alone.
@@ -129,14 +159,17 @@ impl Recipe {
             &linker_flags(&fs::read_to_string(module.join("go.mod"))?),
         ])
         .arg("-o")
-        .arg(&built)
-        .arg(self.package)
-        .current_dir(module)
-        // Without cgo a Go build needs no C compiler.
-        .env("CGO_ENABLED", "0")
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output);
+        .arg(&built);
+        if let Some(edit) = &self.edit {
+            go.arg("-modfile").arg(edit.make(self.module, temporary.path())?);
+        }
+        go.arg(self.package)
+            .current_dir(module)
+            // Without cgo a Go build needs no C compiler.
+            .env("CGO_ENABLED", "0")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
         progress(&format!("building {} (a few minutes the first time)", self.name));
         let begin = Instant::now();
         let mut child = go.spawn().map_err(go_is_missing)?;
@@ -158,11 +191,44 @@ impl Recipe {
     }
 }
 
+impl Edit {
+    /// Makes the edited module in `folder`; the file to build with in place of the `go.mod` that pins the module.
+    fn make(&self, pinned_in: &str, folder: &Path) -> Result<PathBuf> {
+        let original = go_module_folder(pinned_in, self.path)?;
+        let edited = folder.join("edited");
+        fs::create_dir(&edited)?;
+        for entry in fs::read_dir(&original).with_context(|| format!("read {}", original.display()))? {
+            let name = entry?.file_name();
+            if name != self.file {
+                std::os::unix::fs::symlink(original.join(&name), edited.join(&name))?;
+            }
+        }
+        let text = fs::read_to_string(original.join(self.file))?;
+        let text = self.apply(&text).with_context(|| format!("edit {} of {}", self.file, self.path))?;
+        fs::write(edited.join(self.file), text)?;
+
+        let module = repository().join("tools").join(pinned_in);
+        let pins = folder.join("edited.mod");
+        let replacement = format!("\nreplace {} => {}\n", self.path, edited.display());
+        fs::write(&pins, fs::read_to_string(module.join("go.mod"))? + &replacement)?;
+        fs::copy(module.join("go.sum"), pins.with_extension("sum"))?;
+        Ok(pins)
+    }
+
+    fn apply(&self, text: &str) -> Result<String> {
+        let is_place = |line: &&str| line.trim_start().starts_with(self.before);
+        let places = text.lines().filter(is_place).count();
+        ensure!(places == 1, "{places} lines begin with {:?}", self.before);
+        let lines = text.lines().flat_map(|line| is_place(&line).then_some(self.line).into_iter().chain([line]));
+        Ok(lines.map(|line| format!("{line}\n")).collect())
+    }
+}
+
 /// Where a program keeps its version, by the module it comes from. Without it a Kubernetes program calls itself 0.0.0, and
 /// clients look at the server's version.
 const VERSION_VARIABLES: [(&str, &str); 2] = [
     ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion"),
-    ("sigs.k8s.io/cluster-api", "sigs.k8s.io/cluster-api/version.gitVersion"),
+    (CLUSTER_API_PATH, "sigs.k8s.io/cluster-api/version.gitVersion"),
 ];
 
 fn linker_flags(go_mod: &str) -> String {
@@ -269,9 +335,18 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_adds_one_line_at_the_only_place_for_it() {
+        let edit = Edit { path: "example.org/web", file: "main.go", before: "Port:", line: "Host: \"127.0.0.1\"," };
+        let edited = edit.apply("Options{\n\tPort: 9443,\n}\n").unwrap();
+        assert_eq!(edited, "Options{\nHost: \"127.0.0.1\",\n\tPort: 9443,\n}\n");
+        assert!(edit.apply("Options{}\n").is_err());
+        assert!(edit.apply("Port: 1\nPort: 2\n").is_err());
+    }
+
+    #[test]
     fn the_two_cluster_api_releases_differ_in_their_newest_version() {
-        for (pinned_in, newest) in [("cluster-api", "v1beta2"), ("cluster-api-v1beta1", "v1beta1")] {
-            let folder = go_module_folder(pinned_in, "sigs.k8s.io/cluster-api").unwrap();
+        for (pinned_in, newest) in [(CLUSTER_API, "v1beta2"), ("cluster-api-v1beta1", "v1beta1")] {
+            let folder = go_module_folder(pinned_in, CLUSTER_API_PATH).unwrap();
             let file = folder.join("config/crd/bases/ipam.cluster.x-k8s.io_ipaddressclaims.yaml");
             let crd: serde_json::Value = serde_yaml_ng::from_str(&fs::read_to_string(file).unwrap()).unwrap();
             let versions = crd["spec"]["versions"].as_array().unwrap();

@@ -9,10 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::Binaries;
-use crate::binaries::{go_module_folder, go_module_version};
+use crate::binaries::{CLUSTER_API, CLUSTER_API_PATH, go_module_folder, go_module_version};
 use crate::control_plane::ControlPlane;
-
-const CLUSTER_API: &str = "sigs.k8s.io/cluster-api";
 
 /// clusterctl, its configuration and its repository of releases. They end with the value.
 #[derive(Debug)]
@@ -39,10 +37,10 @@ impl Clusterctl {
         let mut progress = |line: &str| eprintln!("testbed: {line}");
         let program = Binaries::clusterctl(&mut progress)?;
         let folder = tempfile::Builder::new().prefix("ipam-clusterctl-").tempdir()?;
-        let version = go_module_version("cluster-api", CLUSTER_API)?;
+        let version = go_module_version(CLUSTER_API, CLUSTER_API_PATH)?;
         let clusterctl = Self { program, core: format!("cluster-api:{version}"), folder };
 
-        let module = go_module_folder("cluster-api", CLUSTER_API)?;
+        let module = go_module_folder(CLUSTER_API, CLUSTER_API_PATH)?;
         let components = kustomize(&Binaries::kubectl(&mut progress)?, &module.join("config/default"))?;
         let metadata = fs::read_to_string(module.join("metadata.yaml"))?;
         clusterctl.add("cluster-api", &version, "core-components.yaml", &components, &metadata)?;

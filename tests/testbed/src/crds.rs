@@ -1,13 +1,13 @@
 //! Installs CRDs: Cluster API's from its Go module, ours from `config/`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::binaries::go_module_folder;
+use crate::binaries::{CLUSTER_API, CLUSTER_API_PATH, go_module_folder};
 use crate::control_plane::{ControlPlane, Options};
 use crate::{eventually_blocking, repository};
 
@@ -34,7 +34,7 @@ impl CapiCrds {
 
     fn pinned_in(self) -> Option<&'static str> {
         match self {
-            Self::Newest => Some("cluster-api"),
+            Self::Newest => Some(CLUSTER_API),
             Self::V1Beta1Only => Some("cluster-api-v1beta1"),
             Self::None => None,
         }
@@ -49,28 +49,37 @@ const CAPI_FILES: [&str; 3] =
 pub(crate) fn install(control_plane: &ControlPlane, options: Options) -> Result<()> {
     let mut files = Vec::new();
     if let Some(module) = options.capi_crds.pinned_in() {
-        let bases = go_module_folder(module, "sigs.k8s.io/cluster-api")?.join("config/crd/bases");
+        let bases = go_module_folder(module, CLUSTER_API_PATH)?.join("config/crd/bases");
         files.extend(CAPI_FILES.map(|name| bases.join(name)));
     }
     if options.own_crds {
-        let bases = repository().join("config/crd/bases");
-        for entry in fs::read_dir(&bases).with_context(|| format!("read {}", bases.display()))? {
-            files.push(entry?.path());
-        }
+        files.extend(files_of(&repository().join("config/crd/bases"))?);
     }
     if files.is_empty() {
         return Ok(());
     }
     files.sort();
-    let crds = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
-    control_plane.apply(&crds.join("\n---\n"))?;
-    wait_until_served(control_plane)
+    apply(control_plane, &files)
+}
+
+/// All that Cluster API's core manager works with, in its newest release.
+pub(crate) fn install_cluster_apis(control_plane: &ControlPlane) -> Result<()> {
+    apply(control_plane, &files_of(&go_module_folder(CLUSTER_API, CLUSTER_API_PATH)?.join("config/crd/bases"))?)
 }
 
 /// Those of cert-manager that a certificate for webhooks needs. Nobody acts on them.
 pub(crate) fn install_cert_managers(control_plane: &ControlPlane) -> Result<()> {
     let bases = go_module_folder("cert-manager", "github.com/cert-manager/cert-manager")?.join("deploy/crds");
     let files = ["cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml"].map(|name| bases.join(name));
+    apply(control_plane, &files)
+}
+
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn apply(control_plane: &ControlPlane, files: &[PathBuf]) -> Result<()> {
     let crds = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
     control_plane.apply(&crds.join("\n---\n"))?;
     wait_until_served(control_plane)

@@ -17,7 +17,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build what is missing: etcd, kube-apiserver, kube-controller-manager, kubectl, clusterctl
+    /// Build what is missing: etcd, kube-apiserver, kube-controller-manager, kubectl, clusterctl, Cluster API's core manager
     Build,
     /// Print the path of kubectl, building it if it is missing
     Kubectl,
@@ -60,6 +60,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build => {
             Binaries::ensure(&mut progress)?;
             Binaries::clusterctl(&mut progress)?;
+            Binaries::core_manager(&mut progress)?;
         }
         Command::Kubectl => println!("{}", Binaries::kubectl(&mut progress)?.display()),
         Command::Versions => {
