@@ -219,8 +219,14 @@ impl Edit {
         let is_place = |line: &&str| line.trim_start().starts_with(self.before);
         let places = text.lines().filter(is_place).count();
         ensure!(places == 1, "{places} lines begin with {:?}", self.before);
-        let lines = text.lines().flat_map(|line| is_place(&line).then_some(self.line).into_iter().chain([line]));
-        Ok(lines.map(|line| format!("{line}\n")).collect())
+        let mut edited = String::new();
+        for line in text.lines() {
+            if is_place(&line) {
+                let _ = writeln!(edited, "{}", self.line);
+            }
+            let _ = writeln!(edited, "{line}");
+        }
+        Ok(edited)
     }
 }
 
