@@ -17,6 +17,7 @@
 mod admission;
 mod admission_served;
 mod audit;
+mod capi_webhooks;
 mod claims;
 mod claims_adopt;
 mod claims_events;
@@ -72,7 +73,7 @@ fn conformance_trials() -> Vec<Conformance> {
 fn standalone_trials() -> Vec<Standalone> {
     let objects = [claims_events::trials(), claims_flags::trials(), pools_events::trials(), samples::trials()];
     let manager = [running::trials(), flags::trials(), diagnostics::trials(), quiet::trials(), leadership::trials()];
-    let failures = [server::trials(), fault_proxy::trials(), crash::trials(), fault::trials()];
+    let failures = [server::trials(), fault_proxy::trials(), crash::trials(), fault::trials(), capi_webhooks::trials()];
     let webhooks = [admission::trials(), admission_served::trials(), conversion::trials()];
     objects.into_iter().chain(manager).chain(failures).chain(webhooks).flatten().collect()
 }
