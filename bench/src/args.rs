@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -41,12 +42,32 @@ pub struct Args {
     /// Create claims that carry the finalizer already, as Cluster API's users with our claim webhook do
     #[arg(long)]
     pub with_finalizer: bool,
+    /// Put Cluster API's real webhooks before claims and addresses, with a core manager that may read so many claims a second:
+    /// 20 is the default of its releases up to 1.12, 100 that of later ones
+    #[arg(long, value_name = "none|NUMBER", default_value = "none")]
+    pub capi_limit: CapiLimit,
     /// How the figures are printed
     #[arg(long, global = true, value_enum, default_value = "table")]
     pub out: Out,
     /// Folder for the curves, drawn as SVG
     #[arg(long, default_value = "out/bench")]
     pub curves: PathBuf,
+}
+
+/// How many requests a second Cluster API's core manager may send for each kind, if it is there at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapiLimit(pub Option<u32>);
+
+impl FromStr for CapiLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "none" => Ok(Self(None)),
+            Ok(0) | Err(_) => Err("must be none, or a number above 0".to_owned()),
+            Ok(number) => Ok(Self(Some(number))),
+        }
+    }
 }
 
 /// What else is measured.
@@ -143,6 +164,15 @@ mod tests {
     fn sizes_are_a_list_without_zero() {
         assert_eq!(Args::parse_from(["bench", "--sizes", "1000,10000"]).sizes, [1000, 10000]);
         assert!(Args::try_parse_from(["bench", "--sizes", "0"]).is_err());
+    }
+
+    #[test]
+    fn cluster_api_has_a_rate_or_is_not_there() {
+        let limit = |args: &[&str]| Args::try_parse_from(args).map(|args| args.capi_limit.0).ok();
+        assert_eq!(limit(&["bench"]), Some(None));
+        assert_eq!(limit(&["bench", "--capi-limit", "none"]), Some(None));
+        assert_eq!(limit(&["bench", "--capi-limit", "100"]), Some(Some(100)));
+        assert_eq!(limit(&["bench", "--capi-limit", "0"]), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, to_value};
 
+use crate::args::CapiLimit;
 use crate::latency::{Latency, rate, ratio};
 use crate::load::{Batch, Load, VERSION, addresses_url, claims_url};
 use crate::progress::bar;
@@ -80,8 +81,8 @@ struct WrittenMeta {
     resource_version: String,
 }
 
-/// Measures, and removes what it made.
-pub async fn measure(load: &Load, size: usize, pools: usize) -> Result<Ceiling> {
+/// Measures, and removes what it made. A `limit` is Cluster API's, if it is asked about each address.
+pub async fn measure(load: &Load, size: usize, pools: usize, limit: CapiLimit) -> Result<Ceiling> {
     let load = &load.bare();
     let bar = bar("raw ceiling", 9 * BINDS / 2);
     let batch = |name, count| Batch { group: GROUP, ..Batch::new(name, count, 1) };
@@ -94,6 +95,11 @@ pub async fn measure(load: &Load, size: usize, pools: usize) -> Result<Ceiling> 
     let claims_of_three = create(load, &three, &bar).await?;
     let creates_per_second = rate(2 * BINDS, begin, Instant::now());
 
+    // After a rest Cluster API answers as many at once as in a whole second. Those are used up first.
+    let burst = batch("burst", limit.0.map_or(Ok(0), usize::try_from)?.saturating_mul(3).min(BINDS));
+    let claims_of_burst = create(load, &burst, &bar).await?;
+    binds(load, &burst, &claims_of_burst, false, &bar).await?;
+
     let two_writes_per_second = binds(load, &two, &claims_of_two, false, &bar).await?;
     let three_writes_per_second = binds(load, &three, &claims_of_three, true, &bar).await?;
 
@@ -105,7 +111,7 @@ pub async fn measure(load: &Load, size: usize, pools: usize) -> Result<Ceiling> 
         trips.push(begin.elapsed() / 3);
     }
 
-    for batch in [batch("warm", BINDS / 2), alone, two, three] {
+    for batch in [batch("warm", BINDS / 2), burst, alone, two, three] {
         remove(load, &batch).await?;
     }
     bar.finish_and_clear();

@@ -74,6 +74,11 @@ impl Requests {
         writes.map(|(kind, writes)| (kind, ratio(writes as f64, count as f64))).collect()
     }
 
+    /// Claims read one at a time, by anybody.
+    pub fn claims_read(&self) -> u64 {
+        self.named(|kind| kind.resource == "ipaddressclaims" && kind.verb == "GET").values().sum()
+    }
+
     /// Events written by anybody.
     pub fn events(&self) -> u64 {
         self.named(|kind| kind.resource == "events" && WRITES.contains(&kind.verb.as_str())).values().sum()

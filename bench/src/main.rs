@@ -49,7 +49,13 @@ async fn run(args: &Args) -> Result<()> {
     if let Some(Topic::Externalip(size)) = &args.topic {
         return external_ips(args, size, cores).await;
     }
-    let mut report = Report { manager: args.manager()?, cores, connections: args.connections, ..Report::default() };
+    let mut report = Report {
+        manager: args.manager()?,
+        cores,
+        connections: args.connections,
+        capi_limit: args.capi_limit.0,
+        ..Report::default()
+    };
     let measured = tokio::select! {
         measured = measure(args, &mut report) => measured,
         // What is under way ends with the control plane it runs on.
@@ -110,7 +116,7 @@ async fn measure(args: &Args, report: &mut Report) -> Result<()> {
 /// The runs that follow each other on one control plane: filled, looked at, used, restarted, drained.
 async fn one_manager(args: &Args, size: usize, pools: usize, report: &mut Report) -> Result<()> {
     let mut stage = Stage::start(args).await?;
-    let ceiling = ceiling::measure(&stage.load, size, pools).await?;
+    let ceiling = ceiling::measure(&stage.load, size, pools, args.capi_limit).await?;
     report.ceiling.push(ceiling.clone());
     stage.load.create_pools(pools, Room::Ample).await?;
     let manager = stage.manager()?;
@@ -124,8 +130,13 @@ async fn one_manager(args: &Args, size: usize, pools: usize, report: &mut Report
 
     // The other runs need its claims, so it runs whether it was asked for or not.
     let batch = Batch::new("fill", size, pools);
+    let before = stage.requests().await?;
     let fill = runs::fill::measure(&mut stage, &manager, &batch, &ceiling).await?;
     if args.any(&[Run::Fill]) {
+        if let Some(limit) = args.capi_limit.0 {
+            let read = stage.requests().await?.since(&before).claims_read();
+            report.limited.push(runs::limited::figures(&fill, limit, read, stage::own_metric(&manager, "ipam_errors_total", "")));
+        }
         report.fill.push(fill);
     }
     if memory {

@@ -10,6 +10,7 @@ use crate::goals::{Goal, goals};
 use crate::runs::drain::Drain;
 use crate::runs::fill::Fill;
 use crate::runs::ledger::Ledger;
+use crate::runs::limited::Limited;
 use crate::runs::loaded::Loaded;
 use crate::runs::memory::Memory;
 use crate::runs::restart::Restart;
@@ -37,10 +38,14 @@ pub struct Report {
     pub cores: usize,
     /// Requests of the load generator at once.
     pub connections: usize,
+    /// How many claims a second Cluster API's webhooks may read, if they are asked.
+    pub capi_limit: Option<u32>,
     /// What the server can take without a manager.
     pub ceiling: Vec<Ceiling>,
     /// Binds in a row.
     pub fill: Vec<Fill>,
+    /// The same beside what Cluster API's webhooks let through.
+    pub limited: Vec<Limited>,
     /// Memory and requests at rest.
     pub memory: Vec<Memory>,
     /// One claim after the other.
@@ -76,12 +81,34 @@ impl Report {
     /// Tables, one for each run.
     pub fn tables(&self) -> String {
         // Every field has its place below.
-        let Self { manager, cores, connections, ceiling, fill, memory, steady, restart, drain, loaded, waiters, two, ledger } =
-            self;
+        let Self {
+            manager,
+            cores,
+            connections,
+            capi_limit,
+            ceiling,
+            fill,
+            limited,
+            memory,
+            steady,
+            restart,
+            drain,
+            loaded,
+            waiters,
+            two,
+            ledger,
+        } = self;
         let mut text = String::new();
         let _ = writeln!(text, "{manager}\n{cores} cores, {connections} connections of the load generator");
+        if let Some(limit) = capi_limit {
+            let _ = writeln!(
+                text,
+                "Cluster API's webhooks are asked, and may read {limit} claims a second, as many at once after a rest"
+            );
+        }
         add(&mut text, ceiling);
         add(&mut text, fill);
+        add(&mut text, limited);
         add(&mut text, memory);
         add(&mut text, steady);
         add(&mut text, restart);

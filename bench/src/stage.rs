@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kube::Client;
-use testbed::{ControlPlane, Manager, ManagerCommand, Options};
+use testbed::{ControlPlane, CoreManager, Manager, ManagerCommand, Options};
 use tokio::task::block_in_place;
 
 use crate::args::Args;
@@ -28,20 +28,24 @@ pub struct Stage {
     pub load: Load,
     /// Sees what becomes of them.
     pub claims: Watch,
+    /// Who is asked about claims and addresses.
+    _core_manager: Option<CoreManager>,
     command: ManagerCommand,
 }
 
 impl Stage {
-    /// Starts everything but the manager.
+    /// Starts everything but the manager; with a limit also Cluster API's webhooks.
     pub async fn start(args: &Args) -> Result<Self> {
         let spinner = bar("start a control plane", 0);
         let control_plane = block_in_place(|| ControlPlane::start(Options::default()))?;
         let load = Load::new(control_plane.client().await?, args.connections, args.with_finalizer);
         load.create_namespace().await?;
+        let core_manager = args.capi_limit.0.map(|rate| block_in_place(|| CoreManager::start(&control_plane, Some(rate))));
+        let core_manager = core_manager.transpose().context("start Cluster API's core manager")?;
         let claims = Watch::start(control_plane.client().await?, claims_url()).await?;
         let command = ManagerCommand::from_line(&args.manager()?).context("--manager is empty")?.arg("--leader-elect=false");
         spinner.finish_and_clear();
-        Ok(Self { control_plane, load, claims, command })
+        Ok(Self { control_plane, load, claims, _core_manager: core_manager, command })
     }
 
     /// Starts a manager and waits until it is ready.

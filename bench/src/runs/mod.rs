@@ -3,6 +3,7 @@
 pub mod drain;
 pub mod fill;
 pub mod ledger;
+pub mod limited;
 pub mod loaded;
 pub mod memory;
 pub mod restart;
