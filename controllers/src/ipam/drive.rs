@@ -212,7 +212,7 @@ impl Drive<'_> {
                 debug!(claim = self.title(), address = %span, "address created");
                 Ok(())
             }
-            Err(WriteError::AlreadyExists { .. }) => self.compare(span, claim).await,
+            Err(WriteError::AlreadyExists { .. }) => self.compare().await,
             Err(error @ (WriteError::Refused { .. } | WriteError::Malformed(_))) => {
                 warn!(claim = self.title(), address = %span, %error, "address refused");
                 self.ctx.metrics.error(error.category());
@@ -232,13 +232,13 @@ impl Drive<'_> {
     }
 
     /// The name is taken: by an earlier try of ours, or by somebody else.
-    async fn compare(&self, span: Span, claim: &Uid) -> Result<(), WriteError> {
+    async fn compare(&self) -> Result<(), WriteError> {
         let found = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?;
+        let mut world = self.ctx.world();
         let ours = found.as_ref().filter(|address| {
             let owner = super::owners::claim_uid(address.metadata.owner_references.as_deref().unwrap_or_default(), self.name);
-            address.spec.address == span.ip().to_string() && owner.as_ref() == Some(claim)
+            owner.is_some_and(|owner| world.has_sent(self.slot, &owner, &address.spec.address))
         });
-        let mut world = self.ctx.world();
         match ours {
             Some(address) => world.answered(self.slot, Uid::new(address.metadata.uid.as_deref().unwrap_or_default())),
             None => world.not_made(self.slot),

@@ -6,7 +6,7 @@ use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, WATCH_FILTER_LABEL};
 use k8s_openapi::jiff::Timestamp;
 use poolutil::{Mark, ReservationState, Span, Standing};
 
-use super::compact::{Revision, Seconds};
+use super::compact::{Revision, Seconds, Uid};
 use super::facts::{
     AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair,
     ReservedFacts, Wishes,
@@ -154,14 +154,18 @@ impl Reader<'_> {
     /// This process posted the object, and has published nothing of it yet.
     fn made_here(&self, address: &Address) -> bool {
         let post = self.entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
-        // A later claim of this name may have taken over what was posted for an earlier one.
-        post.is_some_and(|post| match (&post.answered, self.claim_uid(address)) {
-            (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
-            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
+        post.is_some_and(|post| {
+            // A later claim of this name may have taken over what was posted for an earlier one; without any, it is left to us.
+            let earlier = |owner: &Uid| self.entry.claim.is_none() && post.earlier.iter().any(|(claim, _)| claim == owner);
+            let sent_for = |owner: &Uid| *owner == post.claim || earlier(owner);
+            match (&post.answered, self.claim_uid(address)) {
+                (Some((_, uid)), owner) => *uid == address.uid && owner.as_ref().is_none_or(sent_for),
+                (None, owner) => address.ours && !post.told && owner.as_ref().is_some_and(sent_for),
+            }
         })
     }
 
-    fn claim_uid(&self, address: &Address) -> Option<super::compact::Uid> {
+    fn claim_uid(&self, address: &Address) -> Option<Uid> {
         owners::claim_uid(&self.owners(address), &self.entry.name)
     }
 

@@ -447,6 +447,25 @@ async fn a_claim_that_is_gone_meanwhile_leaves_the_address_to_be_undone() {
 }
 
 #[tokio::test]
+async fn what_was_sent_for_an_earlier_claim_is_undone_when_the_later_one_is_gone_too() {
+    let mut bed = Bed::new();
+    let (first, mut second) = (claim("web", ""), claim("web", ""));
+    second.metadata.uid = Some("c-later".to_owned());
+    let gone = || refuse(404, "NotFound", "gone");
+    bed.claim(first.clone());
+    bed.pass([("POST", Answer::Lost), ("PATCH", gone())]).await;
+    bed.world(|world| world.claims(Seen::Gone(first), CapiVersion::V1beta2));
+    bed.claim(second.clone());
+    let found = ok(200, &serde_json::to_value(made()).unwrap());
+    bed.pass([("POST", refuse(409, "AlreadyExists", "exists")), ("GET", found), ("PATCH", gone())]).await;
+    bed.world(|world| world.claims(Seen::Gone(second), CapiVersion::V1beta2));
+    bed.address(made());
+    let left = json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}});
+    let (asked, _) = bed.pass([("DELETE", ok(200, &left)), ("PATCH", changed())]).await;
+    assert_eq!(asked.len(), 2);
+}
+
+#[tokio::test]
 async fn a_pause_between_plan_and_write_withholds_the_write() {
     let paused = "annotations: {cluster.x-k8s.io/paused: ''}";
     let ways: [fn(&Bed, &str); 2] = [

@@ -268,7 +268,13 @@ impl Process {
             if let Some(motion) = self.world.entry(slot).and_then(|entry| entry.motion.as_deref()) {
                 let post = motion.post.as_ref();
                 post.map(|post| {
-                    (&post.claim, post.told, age(post.sent), post.answered.as_ref().map(|(at, uid)| (age(*at), uid)))
+                    (
+                        &post.claim,
+                        &post.earlier,
+                        post.told,
+                        age(post.sent),
+                        post.answered.as_ref().map(|(at, uid)| (age(*at), uid)),
+                    )
                 })
                 .hash(&mut state);
                 for wrote in [&motion.wrote_claim, &motion.wrote_address] {

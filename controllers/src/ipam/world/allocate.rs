@@ -119,7 +119,15 @@ impl World {
         }
         entry.ledger.set_state(slot, ReservationState::Sent);
         if let Some(motion) = self.motion(slot) {
-            motion.post = Some(Post { claim: claim.clone(), pool, span, told: false, sent: Instant::now(), answered: None });
+            let earlier = motion.post.take().filter(|post| post.answered.is_none()).map(|mut post| {
+                let sent = (post.claim, post.span);
+                if sent.0 != *claim && !post.earlier.contains(&sent) {
+                    post.earlier.push(sent);
+                }
+                post.earlier
+            });
+            let (claim, earlier) = (claim.clone(), earlier.unwrap_or_default());
+            motion.post = Some(Post { claim, earlier, pool, span, told: false, sent: Instant::now(), answered: None });
         }
         true
     }
@@ -133,6 +141,15 @@ impl World {
         if let Some(post) = self.motion(slot).and_then(|motion| motion.post.as_mut()) {
             post.answered = Some((Instant::now(), address));
         }
+    }
+
+    /// Whether this process sent that address for that claim, and has had no other answer since.
+    pub fn has_sent(&self, slot: Slot, claim: &Uid, address: &str) -> bool {
+        let post = self.entry(slot).and_then(|entry| entry.motion.as_ref()?.post.as_ref());
+        post.is_some_and(|post| {
+            let mut sent = post.earlier.iter().map(|(claim, span)| (claim, span)).chain([(&post.claim, &post.span)]);
+            sent.any(|(uid, span)| uid == claim && span.ip().to_string() == address)
+        })
     }
 
     /// The watch was asked to deliver the address again, and gets as long for it as the first time.
