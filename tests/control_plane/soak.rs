@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -69,29 +70,48 @@ fn round(seed: u64) -> Result<Outcome> {
         // address, and nobody can tell that from one in use. So either nobody dies, or claims are deleted once they wait, and
         // no second manager has a view so late that it takes a claim for alive which is gone.
         let deadly = random.random_bool(0.7);
-        let pools = pools(&stage.scene).await?;
-        let mut dice: Vec<_> = (0..=WORKERS).map(|_| StdRng::seed_from_u64(random.random())).collect();
-        let mut outcome = Outcome { managers: stage.managers.len(), ..Outcome::default() };
-
-        let end = Instant::now() + STORM;
-        let mut fate = dice.pop().context("no dice")?;
-        let disturbed = Arc::clone(&stage);
-        let storm = tokio::task::spawn_blocking(move || storm(&disturbed, deadly, &mut fate, end));
-        let work = dice.into_iter().map(|dice| work(&stage.scene, &pools, deadly, dice, end));
-        let (work, watched) = tokio::join!(futures::future::join_all(work), watch(&stage.scene, end));
-        outcome.done = storm.await??;
-        (outcome.created, outcome.deleted) = work.iter().fold((0, 0), |sum, (more, less)| (sum.0 + more, sum.1 + less));
-        watched.with_context(|| stage.logs())?;
-
-        outcome.calm = stage.audit().await.with_context(|| format!("{:?}", outcome.done))?;
-        for claim in stage.scene.api("IPAddressClaim").list(&ListParams::default()).await? {
-            stage.scene.api("IPAddressClaim").delete(&claim.name_any(), &DeleteParams::default()).await?;
-        }
-        stage.emptied().await?;
-        let left = stage.audit().await?;
-        ensure!(left == Audited { pools: pools.len(), ..Audited::default() }, "left when all claims are gone: {left:?}");
-        Ok(outcome)
+        let disturbed = disturb(&stage, deadly, &mut random).await;
+        disturbed.map_err(|error| match keep(&stage, seed) {
+            Ok(logs) => error.context(format!("the whole logs are in {}", logs.display())),
+            Err(unkept) => error.context(format!("the logs could not be kept: {unkept:#}")),
+        })
     })
+}
+
+/// The storm, the calm and the end of a round.
+async fn disturb(stage: &Arc<Stage>, deadly: bool, random: &mut StdRng) -> Result<Outcome> {
+    let pools = pools(&stage.scene).await?;
+    let mut dice: Vec<_> = (0..=WORKERS).map(|_| StdRng::seed_from_u64(random.random())).collect();
+    let mut outcome = Outcome { managers: stage.managers.len(), ..Outcome::default() };
+
+    let end = Instant::now() + STORM;
+    let mut fate = dice.pop().context("no dice")?;
+    let disturbed = Arc::clone(stage);
+    let storm = tokio::task::spawn_blocking(move || storm(&disturbed, deadly, &mut fate, end));
+    let work = dice.into_iter().map(|dice| work(&stage.scene, &pools, deadly, dice, end));
+    let (work, watched) = tokio::join!(futures::future::join_all(work), watch(&stage.scene, end));
+    outcome.done = storm.await??;
+    (outcome.created, outcome.deleted) = work.iter().fold((0, 0), |sum, (more, less)| (sum.0 + more, sum.1 + less));
+    watched.with_context(|| stage.logs())?;
+
+    outcome.calm = stage.audit().await.with_context(|| format!("{:?}", outcome.done))?;
+    for claim in stage.scene.api("IPAddressClaim").list(&ListParams::default()).await? {
+        stage.scene.api("IPAddressClaim").delete(&claim.name_any(), &DeleteParams::default()).await?;
+    }
+    stage.emptied().await?;
+    let left = stage.audit().await?;
+    ensure!(left == Audited { pools: pools.len(), ..Audited::default() }, "left when all claims are gone: {left:?}");
+    Ok(outcome)
+}
+
+/// Keeps the managers' whole logs of a round for whoever looks into it; answers where.
+fn keep(stage: &Stage, seed: u64) -> Result<PathBuf> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{seed}"));
+    std::fs::create_dir_all(&directory)?;
+    for (number, manager) in stage.managers.iter().enumerate() {
+        std::fs::write(directory.join(format!("manager-{number}.log")), manager.log())?;
+    }
+    Ok(directory)
 }
 
 /// What a round saw, for its line.
