@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use rand::Rng;
 use testbed::trial::{Outcome, run, short_name};
 pub use testbed::trial::{Standalone, seeded};
-use testbed::{CapiCrds, ControlPlane, Manager, ManagerCommand, Options, Scene, Webhooks};
+use testbed::{CapiCrds, ControlPlane, CoreManager, Manager, ManagerCommand, Options, Scene, Webhooks};
 
 /// The managers that serve a control plane while the conformance trials run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,7 +21,7 @@ pub enum Mode {
     TwoManagers,
     /// One manager that is killed and started again every few seconds.
     Restarted,
-    /// One manager whose webhooks the API server asks.
+    /// One manager whose webhooks the API server asks, and Cluster API's own.
     Webhooks,
     /// One manager beside an old release of Cluster API, which knows v1beta1 only.
     V1Beta1,
@@ -48,9 +48,10 @@ impl Mode {
 /// A control plane with the managers of one mode.
 pub struct Fixture {
     pub mode: Mode,
-    // Dropped in this order: who restarts managers, the managers, the server.
+    // Dropped in this order: who restarts managers, the managers, Cluster API, the server.
     _restarter: Option<Restarter>,
     pub managers: Vec<Arc<Manager>>,
+    core: Option<CoreManager>,
     pub control_plane: ControlPlane,
 }
 
@@ -64,8 +65,9 @@ impl Fixture {
         };
         let count = if mode == Mode::TwoManagers { 2 } else { 1 };
         let managers = (0..count).map(|_| Ok(Arc::new(start()?))).collect::<Result<Vec<_>>>()?;
+        let core = (mode == Mode::Webhooks).then(|| CoreManager::start(&control_plane, None)).transpose()?;
         let restarter = (mode == Mode::Restarted).then(|| Restarter::start(&managers[0]));
-        Ok(Self { mode, _restarter: restarter, managers, control_plane })
+        Ok(Self { mode, _restarter: restarter, managers, core, control_plane })
     }
 
     /// A namespace for one trial, whose name starts with `hint`.
@@ -76,7 +78,8 @@ impl Fixture {
     fn report(&self) -> String {
         let mode = self.mode.name();
         let tails = self.managers.iter().map(|manager| format!("--- {mode}: manager, end of its log\n{}", manager.log_tail(40)));
-        tails.collect::<Vec<_>>().join("\n")
+        let core = self.core.iter().map(|core| format!("--- {mode}: Cluster API, end of its log\n{}", core.log_tail(20)));
+        tails.chain(core).collect::<Vec<_>>().join("\n")
     }
 }
 
