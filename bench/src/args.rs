@@ -82,10 +82,14 @@ pub enum Topic {
 pub enum Run {
     /// Create claims as fast as the server takes them; beside it the server's raw ceiling
     Fill,
+    /// Create claims, then start a manager beside them
+    Backlog,
     /// Resident memory and requests while nothing happens
     Memory,
     /// Make and delete one claim after the other
     Steady,
+    /// Create claims in even steps, at 0.8 of what the server can take
+    Paced,
     /// Kill the manager and start it again
     Restart,
     /// Delete all claims

@@ -1,5 +1,6 @@
 //! What this API server can take at most: the writes of a bind, sent without any manager by the load generator itself.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -43,6 +44,15 @@ pub struct Ceiling {
 }
 
 impl Ceiling {
+    /// Binds per second of the writes that a manager made, given as in [`Requests::writes_per`].
+    ///
+    /// [`Requests::writes_per`]: crate::counters::Requests::writes_per
+    pub fn of_own(&self, writes: &BTreeMap<String, f64>) -> f64 {
+        // Without the claim webhook a manager adds its finalizer itself.
+        let third = writes.get("PATCH ipaddressclaims").is_some_and(|share| *share > 0.5);
+        if third { self.three_writes_per_second } else { self.two_writes_per_second }
+    }
+
     /// Binds per second if the same server also takes the claims' own creation: what a fill asks of it in all.
     pub fn with_creation(&self, writes: f64) -> f64 {
         ratio(1.0, ratio(1.0, self.creates_per_second) + ratio(1.0, writes))

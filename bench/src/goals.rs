@@ -37,8 +37,12 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         least(report.fill.iter().map(|fill| fill.of_all_writes)).map(|part| {
             goal("fill, part of the ceiling of the claims' creation and its own writes", ">= 0.9", part, 2, part >= 0.9)
         }),
+        least(report.backlog.iter().map(|backlog| backlog.of_own_writes))
+            .map(|part| goal("backlog, part of the raw ceiling of its own writes", ">= 0.9", part, 2, part >= 0.9)),
         flat(report).map(|part| goal("fill, largest size to smallest", ">= 0.9", part, 2, part >= 0.9)),
         round_trips(report).map(|trips| goal("bind at low load, p50 in round trips", "<= 3", trips, 1, trips <= 3.0)),
+        most(report.paced.iter().map(|paced| paced.latency.p99_ms))
+            .map(|ms| goal("bind at 0.8 of the ceiling, p99 in ms", "< 250", ms, 0, ms < 250.0)),
         most(report.waiters.iter().map(|waiters| waiters.latency.p99_ms))
             .map(|ms| goal("a waiter woken, p99 in ms", "< 100", ms, 0, ms < 100.0)),
     ];

@@ -125,6 +125,20 @@ impl Load {
         created.context("create claims")
     }
 
+    /// Creates the claims one `pause` after the other; when each was due.
+    pub async fn create_evenly(&self, batch: &Batch, pause: Duration) -> Result<Vec<Instant>> {
+        let begin = Instant::now();
+        let created = self
+            .all(batch.count, async |index| {
+                let due = begin + pause * u32::try_from(index)?;
+                tokio::time::sleep_until(due.into()).await;
+                self.create_one::<Value>(batch, index).await?;
+                Ok(due)
+            })
+            .await;
+        created.context("create claims evenly")
+    }
+
     /// Creates one claim and decodes the answer.
     pub async fn create_one<T: DeserializeOwned>(&self, batch: &Batch, index: usize) -> Result<T> {
         let claim = IpAddressClaim {

@@ -90,10 +90,20 @@ async fn measure(args: &Args, report: &mut Report) -> Result<()> {
     if args.any(&[Run::Ledger]) {
         report.ledger = tokio::task::block_in_place(runs::ledger::measure)?;
     }
-    if args.any(&[Run::Fill, Run::Memory, Run::Steady, Run::Restart, Run::Drain]) {
+    if args.any(&[Run::Fill, Run::Memory, Run::Steady, Run::Paced, Run::Restart, Run::Drain]) {
         for &size in &args.sizes {
             for &pools in &args.pools {
                 one_manager(args, size, pools, report).await?;
+            }
+        }
+    }
+    if args.any(&[Run::Backlog]) {
+        for &size in &args.sizes {
+            for &pools in &args.pools {
+                let mut stage = Stage::start(args).await?;
+                let ceiling = ceiling::measure(&stage.load, size, pools, args.capi_limit).await?;
+                report.backlog.push(runs::backlog::measure(&mut stage, &ceiling).await?);
+                report.ceiling.push(ceiling);
             }
         }
     }
@@ -132,6 +142,7 @@ async fn one_manager(args: &Args, size: usize, pools: usize, report: &mut Report
     let batch = Batch::new("fill", size, pools);
     let before = stage.requests().await?;
     let fill = runs::fill::measure(&mut stage, &manager, &batch, &ceiling).await?;
+    let own = ceiling.of_own(&fill.writes);
     if args.any(&[Run::Fill]) {
         if let Some(limit) = args.capi_limit.0 {
             let read = stage.requests().await?.since(&before).claims_read();
@@ -144,6 +155,9 @@ async fn one_manager(args: &Args, size: usize, pools: usize, report: &mut Report
     }
     if args.any(&[Run::Steady]) {
         report.steady.push(runs::steady::measure(&mut stage, &manager, size, pools, args.rounds).await?);
+    }
+    if args.any(&[Run::Paced]) {
+        report.paced.push(runs::paced::measure(&mut stage, &ceiling, own).await?);
     }
     if args.any(&[Run::Restart]) {
         report.restart.push(runs::restart::measure(&mut stage, &manager, size, pools).await?);

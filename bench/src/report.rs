@@ -7,12 +7,14 @@ use serde::Serialize;
 
 use crate::ceiling::Ceiling;
 use crate::goals::{Goal, goals};
+use crate::runs::backlog::Backlog;
 use crate::runs::drain::Drain;
 use crate::runs::fill::Fill;
 use crate::runs::ledger::Ledger;
 use crate::runs::limited::Limited;
 use crate::runs::loaded::Loaded;
 use crate::runs::memory::Memory;
+use crate::runs::paced::Paced;
 use crate::runs::restart::Restart;
 use crate::runs::steady::Steady;
 use crate::runs::two::Two;
@@ -46,10 +48,14 @@ pub struct Report {
     pub fill: Vec<Fill>,
     /// The same beside what Cluster API's webhooks let through.
     pub limited: Vec<Limited>,
+    /// Claims that were there before the manager.
+    pub backlog: Vec<Backlog>,
     /// Memory and requests at rest.
     pub memory: Vec<Memory>,
     /// One claim after the other.
     pub steady: Vec<Steady>,
+    /// Binds of an even load.
+    pub paced: Vec<Paced>,
     /// Killed and started again.
     pub restart: Vec<Restart>,
     /// Releases in a row.
@@ -89,8 +95,10 @@ impl Report {
             ceiling,
             fill,
             limited,
+            backlog,
             memory,
             steady,
+            paced,
             restart,
             drain,
             loaded,
@@ -109,8 +117,10 @@ impl Report {
         add(&mut text, ceiling);
         add(&mut text, fill);
         add(&mut text, limited);
+        add(&mut text, backlog);
         add(&mut text, memory);
         add(&mut text, steady);
+        add(&mut text, paced);
         add(&mut text, restart);
         add(&mut text, drain);
         add(&mut text, loaded);

@@ -143,9 +143,6 @@ fn figures(batch: &Batch, filled: &Filled, ceiling: &Ceiling, requests: &Request
         _ => 0.0,
     };
     let writes = requests.writes_per(bound);
-    // Without the claim webhook the manager adds the finalizer itself.
-    let third = writes.get("PATCH ipaddressclaims").is_some_and(|share| *share > 0.5);
-    let own = if third { ceiling.three_writes_per_second } else { ceiling.two_writes_per_second };
     Fill {
         size: batch.count,
         pools: batch.pools,
@@ -153,7 +150,7 @@ fn figures(batch: &Batch, filled: &Filled, ceiling: &Ceiling, requests: &Request
         binds_per_second,
         latency: Latency::between(&filled.created, &filled.bound),
         of_two_writes: ratio(binds_per_second, ceiling.two_writes_per_second),
-        of_all_writes: ratio(binds_per_second, ceiling.with_creation(own)),
+        of_all_writes: ratio(binds_per_second, ceiling.with_creation(ceiling.of_own(&writes))),
         writes_per_bind: writes.values().sum(),
         writes,
         events_per_bind: ratio(requests.events() as f64, binds),
