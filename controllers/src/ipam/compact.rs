@@ -40,7 +40,7 @@ impl fmt::Display for Uid {
     }
 }
 
-/// A resource version, given back to the API server verbatim. Never compared for order.
+/// A resource version, given back to the API server verbatim.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Revision {
     /// A decimal number without leading zeros.

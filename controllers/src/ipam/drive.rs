@@ -40,6 +40,7 @@ struct Drive<'a> {
     pool: String,
     priority: Priority,
     holds: Holds,
+    claim: Option<Uid>,
     /// Whether the claim has been told an address already.
     bound: bool,
 }
@@ -61,11 +62,15 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
             row => priority(row),
         },
         holds,
+        claim: facts.claim.as_ref().map(|claim| claim.uid.clone()),
         bound: facts.claim.as_ref().is_some_and(|claim| claim.bound),
     };
     let recheck = plan.recheck;
     for step in plan.steps {
         if let Err(error) = drive.step(step).await {
+            if matches!(error, WriteError::NotFound { .. }) {
+                drive.look_for_claim().await;
+            }
             return drive.after(&error, place);
         }
     }
@@ -130,6 +135,9 @@ impl Drive<'_> {
                 Ok(())
             }
             Step::Repair { revision, repair } => {
+                if let Some(claim) = self.claim.as_ref().filter(|_| repair.untold) {
+                    self.ctx.world().adopts(claim);
+                }
                 let answer = self.send(self.objects().repair_address(&revision, &repair)).await?;
                 self.note_address(&revision, &answer);
                 info!(claim = self.title(), "address completed");
@@ -212,7 +220,7 @@ impl Drive<'_> {
                 debug!(claim = self.title(), address = %span, "address created");
                 Ok(())
             }
-            Err(WriteError::AlreadyExists { .. }) => self.compare().await,
+            Err(WriteError::AlreadyExists { .. }) => self.compare(span, claim).await,
             Err(error @ (WriteError::Refused { .. } | WriteError::Malformed(_))) => {
                 warn!(claim = self.title(), address = %span, %error, "address refused");
                 self.ctx.metrics.error(error.category());
@@ -232,13 +240,13 @@ impl Drive<'_> {
     }
 
     /// The name is taken: by an earlier try of ours, or by somebody else.
-    async fn compare(&self) -> Result<(), WriteError> {
+    async fn compare(&self, span: Span, claim: &Uid) -> Result<(), WriteError> {
         let found = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?;
-        let mut world = self.ctx.world();
         let ours = found.as_ref().filter(|address| {
             let owner = super::owners::claim_uid(address.metadata.owner_references.as_deref().unwrap_or_default(), self.name);
-            owner.is_some_and(|owner| world.has_sent(self.slot, &owner, &address.spec.address))
+            address.spec.address == span.ip().to_string() && owner.as_ref() == Some(claim)
         });
+        let mut world = self.ctx.world();
         match ours {
             Some(address) => world.answered(self.slot, Uid::new(address.metadata.uid.as_deref().unwrap_or_default())),
             None => world.not_made(self.slot),
@@ -302,6 +310,17 @@ impl Drive<'_> {
         let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
         let meta = claim.map(|claim| claim.metadata).filter(|meta| meta.deletion_timestamp.is_none());
         Ok(meta.is_some_and(|meta| Uid::new(meta.uid.as_deref().unwrap_or_default()) == *uid))
+    }
+
+    /// Something was not there. If it was the claim, then what was made for it is undone now and not when the watch says so: until
+    /// then this process is the only one that knows of it.
+    async fn look_for_claim(&self) {
+        let Some(uid) = &self.claim else { return };
+        let found = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await;
+        let Ok(found) = found.inspect_err(|error| debug!(claim = self.title(), %error, "claim not read")) else { return };
+        if found.is_none_or(|claim| Uid::new(claim.metadata.uid.as_deref().unwrap_or_default()) != *uid) {
+            self.ctx.world().bury(self.slot, uid);
+        }
     }
 
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {

@@ -188,6 +188,8 @@ pub struct Repair {
     pub finalizers: Option<Vec<String>>,
     /// Labels to set.
     pub labels: Vec<(String, String)>,
+    /// This process sent the address, and nobody was told of it.
+    pub untold: bool,
 }
 
 /// A reservation in the ledger.

@@ -151,18 +151,23 @@ impl Reader<'_> {
         }
     }
 
-    /// This process posted the object, and has published nothing of it yet.
+    /// This process posted the object, and nobody was told of it. A later claim of this name may yet make something of what was posted
+    /// for an earlier one.
     fn made_here(&self, address: &Address) -> bool {
+        self.was_posted(address) || self.entry.claim.is_none() && self.is_stray(address)
+    }
+
+    fn was_posted(&self, address: &Address) -> bool {
         let post = self.entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
-        post.is_some_and(|post| {
-            // A later claim of this name may have taken over what was posted for an earlier one; without any, it is left to us.
-            let earlier = |owner: &Uid| self.entry.claim.is_none() && post.earlier.iter().any(|(claim, _)| claim == owner);
-            let sent_for = |owner: &Uid| *owner == post.claim || earlier(owner);
-            match (&post.answered, self.claim_uid(address)) {
-                (Some((_, uid)), owner) => *uid == address.uid && owner.as_ref().is_none_or(sent_for),
-                (None, owner) => address.ours && !post.told && owner.as_ref().is_some_and(sent_for),
-            }
+        // A later claim of this name may have taken over what was posted for an earlier one.
+        post.is_some_and(|post| match (&post.answered, self.claim_uid(address)) {
+            (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
+            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
         })
+    }
+
+    fn is_stray(&self, address: &Address) -> bool {
+        address.ours && self.claim_uid(address).is_some_and(|owner| self.world.is_stray(&address.uid, &owner))
     }
 
     fn claim_uid(&self, address: &Address) -> Option<Uid> {
@@ -215,7 +220,8 @@ impl Reader<'_> {
             labels.push((WATCH_FILTER_LABEL.to_owned(), filter.clone()));
         }
         let complete = owners.is_none() && finalizers.is_none() && labels.is_empty();
-        (!complete).then_some(Repair { owners, finalizers, labels })
+        let untold = !claim.bound && (self.was_posted(address) || self.is_stray(address));
+        (!complete).then_some(Repair { owners, finalizers, labels, untold })
     }
 
     /// The other holders of the value. A fresh address that provably precedes them all has none to fear; one that we did not make

@@ -76,8 +76,6 @@ pub struct Motion {
 #[derive(Debug, Clone)]
 pub struct Post {
     pub claim: Uid,
-    /// Earlier claims of the name, gone before there was an answer, and what was sent for them: it may be there yet, and is ours too.
-    pub earlier: Vec<(Uid, Span)>,
     pub pool: PoolId,
     pub span: Span,
     /// While it is on its way the claim was published with another object: only what its answer names is ours.

@@ -49,6 +49,10 @@ fn ok(code: u16, body: &Value) -> Answer {
     Answer::With(respond(code, &[], body))
 }
 
+fn gone() -> Answer {
+    refuse(404, "NotFound", "gone")
+}
+
 fn refuse(code: u16, reason: &str, message: &str) -> Answer {
     ok(code, &status(code, reason, message))
 }
@@ -116,7 +120,7 @@ impl Bed {
     }
 
     /// A pass over the claim, with these answers to its requests, each by its method.
-    async fn pass<const N: usize>(&mut self, answers: [(&str, Answer); N]) -> (Vec<Asked>, Next) {
+    async fn pass<'a>(&mut self, answers: impl IntoIterator<Item = (&'a str, Answer)>) -> (Vec<Asked>, Next) {
         match claim_pass(&self.ctx, self.slot()) {
             Ok(work) => self.exchange(Box::pin(work), answers).await,
             Err(next) => (Vec::new(), next),
@@ -124,7 +128,7 @@ impl Bed {
     }
 
     /// The steps of a plan alone.
-    async fn steps<const N: usize>(&mut self, steps: Vec<Step>, answers: [(&str, Answer); N]) -> (Vec<Asked>, Next) {
+    async fn steps<'a>(&mut self, steps: Vec<Step>, answers: impl IntoIterator<Item = (&'a str, Answer)>) -> (Vec<Asked>, Next) {
         let plan = Plan { row: Row::Nothing, place: Standing::Keep, steps, waiting: None, recheck: None };
         let (ctx, slot, facts) = (self.ctx.clone(), self.slot(), self.facts());
         let holds = self.world(|world| world.holds(slot));
@@ -132,12 +136,19 @@ impl Bed {
         self.exchange(work, answers).await
     }
 
-    async fn exchange<const N: usize>(
+    /// A pass deletes the address.
+    async fn is_undone(&mut self) {
+        let left = json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}});
+        let (asked, _) = self.pass([("DELETE", ok(200, &left)), ("PATCH", changed())]).await;
+        assert_eq!(asked.len(), 2);
+    }
+
+    async fn exchange<'a>(
         &mut self,
         mut work: Pin<Box<dyn Future<Output = Next>>>,
-        answers: [(&str, Answer); N],
+        answers: impl IntoIterator<Item = (&'a str, Answer)>,
     ) -> (Vec<Asked>, Next) {
-        let (mut answers, mut asked, mut unanswered) = (Vec::from(answers), Vec::new(), Vec::new());
+        let (mut answers, mut asked, mut unanswered) = (Vec::from_iter(answers), Vec::new(), Vec::new());
         let next = loop {
             tokio::select! {
                 next = &mut work => break next,
@@ -425,10 +436,15 @@ async fn a_refused_address_frees_the_value_and_is_remembered_in_the_servers_word
 async fn a_namespace_that_goes_frees_the_value_and_waits() {
     let mut terminating = status(403, "Forbidden", "unable to create new content");
     terminating["details"] = json!({"causes": [{"reason": "NamespaceTerminating"}]});
-    for answer in [ok(403, &terminating), refuse(404, "NotFound", "namespaces \"team-a\" not found")] {
+    let answers = [ok(403, &terminating), refuse(404, "NotFound", "namespaces \"team-a\" not found")];
+    for (code, answer) in [403, 404].into_iter().zip(answers) {
         let mut bed = Bed::new();
         bed.claim(protected());
-        let (_, next) = bed.pass([("POST", answer)]).await;
+        let alive = ok(200, &serde_json::to_value(protected()).unwrap());
+        let mut answers = vec![("POST", answer)];
+        // Something is not there: it is not the claim.
+        answers.extend((code == 404).then_some(("GET", alive)));
+        let (_, next) = bed.pass(answers).await;
         assert!(matches!(next, Next::After(_, REFUSED)), "{next:?}");
         assert_eq!((bed.reserved(), bed.facts().motion.refusal), (None, None));
     }
@@ -438,12 +454,36 @@ async fn a_namespace_that_goes_frees_the_value_and_waits() {
 async fn a_claim_that_is_gone_meanwhile_leaves_the_address_to_be_undone() {
     let mut bed = Bed::new();
     bed.claim(claim("web", ""));
-    bed.pass([("POST", created()), ("PATCH", refuse(404, "NotFound", "gone"))]).await;
-    bed.world(|world| world.claims(Seen::Gone(claim("web", "")), CapiVersion::V1beta2));
+    bed.pass([("POST", created()), ("PATCH", gone()), ("GET", gone())]).await;
     bed.address(made());
-    let left = json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}});
-    let (asked, _) = bed.pass([("DELETE", ok(200, &left)), ("PATCH", changed())]).await;
-    assert_eq!(asked.len(), 2);
+    bed.is_undone().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_the_server_does_not_have_stays_gone_however_late_the_watch_is() {
+    let mut bed = Bed::new();
+    bed.claim(protected());
+    bed.pass([("POST", created())]).await;
+    bed.address(made());
+    bed.pass([("PATCH", gone()), ("GET", gone())]).await;
+    bed.claim(protected());
+    bed.is_undone().await;
+}
+
+#[tokio::test]
+async fn a_creation_that_was_given_up_is_undone_whenever_it_takes_effect() {
+    let mut bed = Bed::new();
+    bed.claim(claim("web", ""));
+    bed.pass([("POST", Answer::Lost), ("PATCH", Answer::Lost)]).await;
+    bed.pass([("POST", created()), ("PATCH", gone()), ("GET", gone())]).await;
+    bed.address(made());
+    bed.is_undone().await;
+    bed.world(|world| world.addresses(Seen::Gone(made())));
+    bed.pass([]).await;
+    let mut late = made();
+    late.metadata.uid = Some("a-late".to_owned());
+    bed.address(late);
+    bed.is_undone().await;
 }
 
 #[tokio::test]
@@ -451,18 +491,15 @@ async fn what_was_sent_for_an_earlier_claim_is_undone_when_the_later_one_is_gone
     let mut bed = Bed::new();
     let (first, mut second) = (claim("web", ""), claim("web", ""));
     second.metadata.uid = Some("c-later".to_owned());
-    let gone = || refuse(404, "NotFound", "gone");
     bed.claim(first.clone());
-    bed.pass([("POST", Answer::Lost), ("PATCH", gone())]).await;
+    bed.pass([("POST", Answer::Lost), ("PATCH", changed())]).await;
     bed.world(|world| world.claims(Seen::Gone(first), CapiVersion::V1beta2));
     bed.claim(second.clone());
     let found = ok(200, &serde_json::to_value(made()).unwrap());
-    bed.pass([("POST", refuse(409, "AlreadyExists", "exists")), ("GET", found), ("PATCH", gone())]).await;
+    bed.pass([("POST", refuse(409, "AlreadyExists", "exists")), ("GET", found), ("PATCH", gone()), ("GET", gone())]).await;
     bed.world(|world| world.claims(Seen::Gone(second), CapiVersion::V1beta2));
     bed.address(made());
-    let left = json!({"metadata": {"finalizers": [PROTECT_ADDRESS]}});
-    let (asked, _) = bed.pass([("DELETE", ok(200, &left)), ("PATCH", changed())]).await;
-    assert_eq!(asked.len(), 2);
+    bed.is_undone().await;
 }
 
 #[tokio::test]

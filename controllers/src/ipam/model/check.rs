@@ -45,7 +45,7 @@ impl State {
                 }
                 (Some(claim), None) if claim.reason() != "PoolExhausted" => return Err(format!("{} was forgotten", NAMES[name])),
                 (Some(_), None) if free > 0 => return Err(format!("{} waits although there is room", NAMES[name])),
-                (None, Some(_)) if scene.budget.kills == 0 && scene.budget.silences == 0 => {
+                (None, Some(_)) if scene.budget.kills == 0 => {
                     return Err(format!("the address {} has no claim", NAMES[name]));
                 }
                 _ => {}

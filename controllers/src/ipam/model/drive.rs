@@ -30,6 +30,7 @@ const FENCED: Duration = Duration::from_secs(1);
 pub struct Task {
     pub slot: Slot,
     name: usize,
+    claim: Option<Uid>,
     steps: std::vec::IntoIter<Step>,
     recheck: Option<Duration>,
     origin: u64,
@@ -73,6 +74,7 @@ enum Doing {
     Confirm,
     ConfirmBereft(Uid),
     Redeliver,
+    LookForClaim(Uid),
 }
 
 /// When to look again after a request that failed.
@@ -92,9 +94,18 @@ enum Then {
 }
 
 impl Task {
-    pub fn new(slot: Slot, name: usize, plan: Plan) -> Self {
+    pub fn new(slot: Slot, name: usize, claim: Option<Uid>, plan: Plan) -> Self {
         let origin = digest(&format!("{:?} {:?}", plan.row, plan.steps));
-        Self { slot, name, steps: plan.steps.into_iter(), recheck: plan.recheck, origin, flights: Vec::new(), failure: None }
+        Self {
+            slot,
+            name,
+            claim,
+            steps: plan.steps.into_iter(),
+            recheck: plan.recheck,
+            origin,
+            flights: Vec::new(),
+            failure: None,
+        }
     }
 
     pub fn fingerprint(&self, at: At) -> u64 {
@@ -161,7 +172,12 @@ impl Process {
             }
             Step::GiveUp { .. } if at.broken == Some(Broken::GivesUpInSilence) => return,
             Step::GiveUp { revision, uid } => (Doing::GiveUp(revision.clone()), objects.give_up(&revision, &uid)),
-            Step::Repair { revision, repair } => (Doing::Repair(revision.clone()), objects.repair_address(&revision, &repair)),
+            Step::Repair { revision, repair } => {
+                if let Some(claim) = task.claim.as_ref().filter(|_| repair.untold) {
+                    Rc::make_mut(&mut self.world).adopts(claim);
+                }
+                (Doing::Repair(revision.clone()), objects.repair_address(&revision, &repair))
+            }
             Step::Publish { patch, revision, .. } => (Doing::Publish(revision), objects.claim_status(&patch)),
             Step::Tell { patch, revision } => (Doing::Tell(revision), objects.claim_status(&patch)),
             Step::DeleteAddress { uid, revision, why, .. } => {
@@ -221,7 +237,7 @@ impl Process {
             }
             (Doing::Create { .. }, Answer::NotFound) => {
                 self.world().not_made(slot);
-                Then::Fail(Failure::Wait)
+                self.look_for_claim(name)
             }
             (Doing::Compare { span, claim }, answer @ (Answer::Done(_) | Answer::NotFound)) => {
                 self.compared(slot, span, &claim, &answer);
@@ -255,7 +271,11 @@ impl Process {
                 self.push(slot);
                 Then::Nothing
             }
-            (_, Answer::NotFound) => Then::Fail(Failure::Wait),
+            (Doing::LookForClaim(claim), Answer::NotFound) => {
+                self.world().bury(slot, &claim);
+                Then::Fail(Failure::Wait)
+            }
+            (_, Answer::NotFound) => self.look_for_claim(name),
             (_, Answer::Conflict | Answer::AlreadyExists | Answer::Silence) => again,
             (doing, Answer::Done(object)) => self.done(name, doing, &object, at),
         }
@@ -307,10 +327,23 @@ impl Process {
                 self.world().asked_again(slot);
                 return Then::Nothing;
             }
+            Doing::LookForClaim(claim) => {
+                if Uid::new(object.uid()) != claim {
+                    self.world().bury(slot, &claim);
+                }
+                return Then::Fail(Failure::Wait);
+            }
             Doing::ReleaseClaim => {}
             Doing::Compare { .. } => unreachable!("compared before"),
         }
         Then::Nothing
+    }
+
+    fn look_for_claim(&self, name: usize) -> Then {
+        match self.tasks[&name].claim.clone() {
+            Some(claim) => Then::Send(Box::new((Doing::LookForClaim(claim), get(Kind::Claims, name)))),
+            None => Then::Fail(Failure::Wait),
+        }
     }
 
     fn compared(&mut self, slot: Slot, span: Span, claim: &Uid, answer: &Answer) {

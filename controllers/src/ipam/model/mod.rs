@@ -13,8 +13,7 @@
 //! still under way. Time passes for nothing only when nothing else is left to do. A request is answered or given up within 30 s, and
 //! one that was given up is served within 75 s of its start or never.
 //!
-//! Two leaks are known and let pass: an address whose claim goes while its creation is on its way stays for ever if its maker is killed
-//! then, or if the creation takes effect only after its answer was given up.
+//! One leak is known and let pass: an address whose claim goes while its creation is on its way stays for ever if its maker is killed then.
 //!
 //! Not in the model: pauses, clusters, changes of the pool, foreign objects, the garbage collector, the resync every ten minutes.
 

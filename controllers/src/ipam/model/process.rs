@@ -194,7 +194,7 @@ impl Process {
             } else {
                 self.heed(at);
                 let name = super::server::index(&facts.name);
-                self.tasks.insert(name, Task::new(slot, name, plan));
+                self.tasks.insert(name, Task::new(slot, name, facts.claim.map(|claim| claim.uid), plan));
                 self.proceed(name, at);
             }
         }
@@ -268,13 +268,7 @@ impl Process {
             if let Some(motion) = self.world.entry(slot).and_then(|entry| entry.motion.as_deref()) {
                 let post = motion.post.as_ref();
                 post.map(|post| {
-                    (
-                        &post.claim,
-                        &post.earlier,
-                        post.told,
-                        age(post.sent),
-                        post.answered.as_ref().map(|(at, uid)| (age(*at), uid)),
-                    )
+                    (&post.claim, post.told, age(post.sent), post.answered.as_ref().map(|(at, uid)| (age(*at), uid)))
                 })
                 .hash(&mut state);
                 for wrote in [&motion.wrote_claim, &motion.wrote_address] {
@@ -297,6 +291,7 @@ impl Process {
             slots.iter().map(|slot| pool.ledger.position((*slot)?)).collect::<Vec<_>>().hash(&mut state);
             pool.unserved.hash(&mut state);
         }
+        (&self.world.strays, &self.world.buried).hash(&mut state);
         self.world.is_settled().hash(&mut state);
         state.finish()
     }

@@ -147,7 +147,6 @@ impl Hash for Answer {
 struct Row {
     object: Option<Rc<Object>>,
     made: u32,
-    version: u32,
 }
 
 /// Everything the API server stores.
@@ -155,6 +154,8 @@ struct Row {
 pub struct Server {
     claims: Vec<Row>,
     addresses: Vec<Row>,
+    /// Of a claim and its address together: numbers of the two can be compared.
+    versions: Vec<u32>,
     /// What happened since it was last asked, in order.
     pub events: Vec<(Kind, Event)>,
 }
@@ -162,14 +163,20 @@ pub struct Server {
 impl Hash for Server {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for row in self.claims.iter().chain(&self.addresses) {
-            (row.made, row.version, row.object.as_ref().map(|object| object.digest)).hash(state);
+            (row.made, row.object.as_ref().map(|object| object.digest)).hash(state);
         }
+        self.versions.hash(state);
     }
 }
 
 impl Server {
     pub fn new(claims: usize) -> Self {
-        Self { claims: vec![Row::default(); claims], addresses: vec![Row::default(); claims], events: Vec::new() }
+        Self {
+            claims: vec![Row::default(); claims],
+            addresses: vec![Row::default(); claims],
+            versions: vec![0; claims],
+            events: Vec::new(),
+        }
     }
 
     fn row(&mut self, kind: Kind, name: usize) -> &mut Row {
@@ -292,9 +299,9 @@ impl Server {
     }
 
     fn store(&mut self, kind: Kind, name: usize, mut value: Value) -> Answer {
+        self.versions[name] += 1;
+        value["metadata"]["resourceVersion"] = json!(self.versions[name].to_string());
         let row = self.row(kind, name);
-        row.version += 1;
-        value["metadata"]["resourceVersion"] = json!(row.version.to_string());
         let object = Object::new(kind, value);
         let event = if object.is_final() {
             row.object = None;

@@ -83,6 +83,16 @@ fn a_claim_that_is_deleted_and_made_again_takes_nothing_from_another() {
 }
 
 #[test]
+fn what_was_given_up_is_undone_whenever_it_takes_effect() {
+    let alone = Scene { managers: 1, claims: 1, protected: false, ..RIVALS };
+    let explored = holds(Scene { budget: Budget { deletions: 1, silences: 1, ..QUIET }, ..alone });
+    assert!(explored.complete, "{explored:?}");
+    holds(Scene { budget: Budget { deletions: 2, creations: 1, silences: 1, ..QUIET }, ..alone });
+    holds(Scene { budget: Budget { deletions: 2, creations: 1, silences: 2, ..QUIET }, ..alone });
+    holds(Scene { managers: 2, budget: Budget { deletions: 1, silences: 1, ..QUIET }, ..alone });
+}
+
+#[test]
 fn the_order_of_a_list_is_no_proof() {
     let scene = Scene { budget: Budget { relists: 1, ..QUIET }, ..RIVALS };
     assert!(fails(scene, Broken::ListTellsOrder).contains("published twice"));

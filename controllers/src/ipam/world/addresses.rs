@@ -67,6 +67,7 @@ impl World {
         if let Some(entry) = self.entry_mut(slot) {
             entry.address = Some(Box::new(address));
         }
+        self.note_use(slot);
         self.note_orphan(slot);
         self.wake(slot);
         slot

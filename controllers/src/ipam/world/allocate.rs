@@ -118,16 +118,9 @@ impl World {
             return false;
         }
         entry.ledger.set_state(slot, ReservationState::Sent);
+        self.drop_post(slot);
         if let Some(motion) = self.motion(slot) {
-            let earlier = motion.post.take().filter(|post| post.answered.is_none()).map(|mut post| {
-                let sent = (post.claim, post.span);
-                if sent.0 != *claim && !post.earlier.contains(&sent) {
-                    post.earlier.push(sent);
-                }
-                post.earlier
-            });
-            let (claim, earlier) = (claim.clone(), earlier.unwrap_or_default());
-            motion.post = Some(Post { claim, earlier, pool, span, told: false, sent: Instant::now(), answered: None });
+            motion.post = Some(Post { claim: claim.clone(), pool, span, told: false, sent: Instant::now(), answered: None });
         }
         true
     }
@@ -141,15 +134,6 @@ impl World {
         if let Some(post) = self.motion(slot).and_then(|motion| motion.post.as_mut()) {
             post.answered = Some((Instant::now(), address));
         }
-    }
-
-    /// Whether this process sent that address for that claim, and has had no other answer since.
-    pub fn has_sent(&self, slot: Slot, claim: &Uid, address: &str) -> bool {
-        let post = self.entry(slot).and_then(|entry| entry.motion.as_ref()?.post.as_ref());
-        post.is_some_and(|post| {
-            let mut sent = post.earlier.iter().map(|(claim, span)| (claim, span)).chain([(&post.claim, &post.span)]);
-            sent.any(|(uid, span)| uid == claim && span.ip().to_string() == address)
-        })
     }
 
     /// The watch was asked to deliver the address again, and gets as long for it as the first time.
@@ -229,10 +213,10 @@ impl World {
 
     /// The claim is published; what was remembered of the way there is not needed any more. Answers how long the way was.
     pub fn published(&mut self, slot: Slot) -> Option<(Duration, Option<Duration>)> {
+        self.published_post(slot);
         let motion = self.entry_mut(slot)?.motion.as_mut()?;
         let waited = motion.waited.take();
         motion.waiting = None;
-        motion.post = None;
         motion.former = None;
         motion.collisions = 0;
         motion.backoff = Backoff::default();
@@ -241,9 +225,9 @@ impl World {
 
     /// The claim lost a collision, and takes its next value from somewhere else.
     pub fn collided(&mut self, slot: Slot) {
+        self.drop_post(slot);
         if let Some(motion) = self.motion(slot) {
             motion.collisions += 1;
-            motion.post = None;
         }
     }
 
@@ -261,6 +245,7 @@ impl World {
 
     /// Nothing is left to do about the claim; what was remembered of its way is forgotten.
     pub fn settled(&mut self, slot: Slot) {
+        self.drop_post(slot);
         if let Some(entry) = self.entry_mut(slot) {
             entry.motion = None;
         }

@@ -8,6 +8,7 @@ use api::names::{IPAM_GROUP, WATCH_FILTER_LABEL};
 use api::reasons::EventReason;
 
 use super::{About, Watched, World};
+use crate::ipam::compact::Uid;
 use crate::ipam::records::{Claim, Motion, PoolId, PoolKey, Slot, label};
 use crate::kit::watch::Seen;
 
@@ -74,22 +75,34 @@ impl World {
     fn take_claim(&mut self, object: &IpAddressClaim, version: CapiVersion) -> Option<Slot> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let name = object.metadata.name.as_deref().unwrap_or_default();
+        let uid = Uid::new(object.metadata.uid.as_deref().unwrap_or_default());
+        if self.buried.get(&uid).is_some() {
+            return None;
+        }
         let Some(key) = self.claimed_pool(object, namespace) else {
             if let Some(slot) =
                 self.find(namespace, name).filter(|slot| self.entry(*slot).is_some_and(|entry| entry.claim.is_some()))
             {
                 self.lose_claim(slot);
+                // It lives on, and so may its address.
+                self.strays.forget(&uid);
             }
             return None;
         };
         let slot = self.slot(namespace, name);
         let pool = self.pool_id(key);
         let mut claim = Claim::read(object, pool, version, &mut self.names);
+        let old = self.entry(slot).and_then(|entry| entry.claim.as_ref()).filter(|old| old.uid == claim.uid);
+        let told = claim.bound && old.is_some_and(|old| !old.bound);
         self.succeed(slot, &mut claim);
         self.index_claim(slot, &claim);
         if let Some(entry) = self.entry_mut(slot) {
             entry.claim = Some(Box::new(claim));
         }
+        if told {
+            self.told(slot);
+        }
+        self.note_use(slot);
         Some(slot)
     }
 
@@ -107,11 +120,6 @@ impl World {
             claim.arrival = old.arrival;
             if let Some(motion) = entry.motion.as_mut() {
                 motion.refusal = None;
-                if claim.bound && !old.bound {
-                    // Whoever published it, it is not ours to take back any more; but one that is on its way may come when that is gone.
-                    motion.post.take_if(|post| post.answered.is_some());
-                    motion.post.iter_mut().for_each(|post| post.told = true);
-                }
                 if motion.wrote_claim.as_ref().is_some_and(|(before, _)| *before != claim.revision) {
                     motion.wrote_claim = None;
                 }
@@ -179,6 +187,14 @@ impl World {
         self.leave(slot, pool);
         self.wake(slot);
         self.note_orphan(slot);
+    }
+
+    /// The API server says that the claim is gone, ahead of our view.
+    pub fn bury(&mut self, slot: Slot, claim: &Uid) {
+        self.buried.add(claim);
+        if self.entry(slot).and_then(|entry| entry.claim.as_ref()).is_some_and(|known| known.uid == *claim) {
+            self.lose_claim(slot);
+        }
     }
 
     /// The pool of a claim that is ours to serve.

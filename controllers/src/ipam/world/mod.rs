@@ -8,7 +8,9 @@ mod allocate;
 mod claims;
 mod clusters;
 mod describe;
+mod latest;
 mod pools;
+mod strays;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -22,7 +24,9 @@ use api::capi::CapiVersion;
 use api::reasons::EventReason;
 use compact_str::CompactString;
 use hashbrown::HashTable;
+use latest::Latest;
 use slab::Slab;
+use strays::Strays;
 
 use super::compact::{Name, Names, Uid};
 use super::records::{ClusterEntry, Entry, Motion, PoolEntry, PoolId, PoolKey, Slot};
@@ -131,6 +135,9 @@ pub struct World {
     /// Whether addresses of namespaces that are not ours are seen too.
     pub(super) addresses_everywhere: bool,
     outbox: Vec<Wake>,
+    pub(super) strays: Strays,
+    /// Claims that the API server has said are gone, whatever is still on its way to our view.
+    pub(super) buried: Latest<()>,
     /// A number below its argument: which of several open values a claim takes after a collision.
     pub(super) dice: fn(usize) -> usize,
 }
@@ -157,6 +164,8 @@ impl World {
             address_revision: 0,
             addresses_everywhere: true,
             outbox: Vec::new(),
+            strays: Strays::default(),
+            buried: Latest::default(),
             dice: |sides| rand::random_range(0..sides),
         }
     }
