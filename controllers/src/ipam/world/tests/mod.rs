@@ -3,6 +3,7 @@
 mod addresses;
 mod claims;
 mod pools;
+mod strays;
 
 use api::capi::{Cluster, IpAddress, IpAddressClaim};
 use api::v1alpha2::IpPool;
