@@ -93,6 +93,16 @@ fn what_was_given_up_is_undone_whenever_it_takes_effect() {
 }
 
 #[test]
+fn what_a_list_leaves_out_is_forgotten() {
+    let alone = Scene { managers: 1, claims: 1, ..RIVALS };
+    let budget = Budget { deletions: 1, relists: 1, ..QUIET };
+    assert!(holds(Scene { budget, ..alone }).complete);
+    assert!(holds(Scene { protected: false, budget: Budget { relists: 2, ..budget }, ..alone }).complete);
+    holds(Scene { managers: 2, budget, ..alone });
+    holds(Scene { managers: 2, protected: false, budget, ..alone });
+}
+
+#[test]
 fn the_order_of_a_list_is_no_proof() {
     let scene = Scene { budget: Budget { relists: 1, ..QUIET }, ..RIVALS };
     assert!(fails(scene, Broken::ListTellsOrder).contains("published twice"));

@@ -83,7 +83,7 @@ impl World {
         self.cancel_if(slot, pool, |_| true);
     }
 
-    fn cancel_if(&mut self, slot: Slot, pool: PoolId, unwanted: impl Fn(Reservation) -> bool) {
+    pub(super) fn cancel_if(&mut self, slot: Slot, pool: PoolId, unwanted: impl Fn(Reservation) -> bool) {
         let Some(entry) = self.pool_mut(pool) else { return };
         if entry.ledger.reservation(slot).is_some_and(unwanted) {
             entry.ledger.cancel(slot);
@@ -118,7 +118,7 @@ impl World {
             return false;
         }
         entry.ledger.set_state(slot, ReservationState::Sent);
-        self.drop_post(slot);
+        self.sends_again(slot);
         if let Some(motion) = self.motion(slot) {
             motion.post = Some(Post { claim: claim.clone(), pool, span, told: false, sent: Instant::now(), answered: None });
         }
@@ -213,7 +213,7 @@ impl World {
 
     /// The claim is published; what was remembered of the way there is not needed any more. Answers how long the way was.
     pub fn published(&mut self, slot: Slot) -> Option<(Duration, Option<Duration>)> {
-        self.published_post(slot);
+        self.finish_post(slot);
         let motion = self.entry_mut(slot)?.motion.as_mut()?;
         let waited = motion.waited.take();
         motion.waiting = None;
@@ -225,7 +225,7 @@ impl World {
 
     /// The claim lost a collision, and takes its next value from somewhere else.
     pub fn collided(&mut self, slot: Slot) {
-        self.drop_post(slot);
+        self.finish_post(slot);
         if let Some(motion) = self.motion(slot) {
             motion.collisions += 1;
         }

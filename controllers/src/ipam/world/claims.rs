@@ -185,6 +185,7 @@ impl World {
             motion.waiting = None;
         }
         self.leave(slot, pool);
+        self.forsake(slot, pool);
         self.wake(slot);
         self.note_orphan(slot);
     }

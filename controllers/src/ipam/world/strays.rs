@@ -5,7 +5,7 @@
 use super::World;
 use super::latest::Latest;
 use crate::ipam::compact::{Revision, Uid};
-use crate::ipam::records::Slot;
+use crate::ipam::records::{PoolId, Post, Slot};
 
 /// The claims for which such addresses were sent, each with the address that it was seen to use: that is no stray.
 pub type Strays = Latest<Option<Uid>>;
@@ -14,21 +14,40 @@ impl World {
     /// The creation that was sent is waited for no more.
     pub(super) fn drop_post(&mut self, slot: Slot) {
         let is_used = self.has_seen_post(slot) && self.uses_address(slot);
-        let post = self.entry_mut(slot).and_then(|entry| entry.motion.as_mut()?.post.take());
-        if let Some(post) = post.filter(|_| !is_used) {
+        let Some(post) = self.take_post(slot) else { return };
+        if !is_used {
             self.strays.add(&post.claim);
             self.note_use(slot);
         }
+        self.forsake(slot, post.pool);
     }
 
-    /// The address in view was published by this process.
-    pub(super) fn published_post(&mut self, slot: Slot) {
-        if !self.has_seen_post(slot) {
-            return self.drop_post(slot);
+    /// Without claim and creation nobody waits for the value any more. Should an address appear nonetheless, it holds the value itself.
+    pub(super) fn forsake(&mut self, slot: Slot, pool: PoolId) {
+        let Some(entry) = self.entry(slot) else { return };
+        if entry.claim.is_none() && entry.motion.as_ref().is_none_or(|motion| motion.post.is_none()) {
+            self.cancel_if(slot, pool, |_| true);
         }
-        if let Some(motion) = self.entry_mut(slot).and_then(|entry| entry.motion.as_mut()) {
-            motion.post = None;
+    }
+
+    /// This process has published the address in view, or has lost and deleted it.
+    pub(super) fn finish_post(&mut self, slot: Slot) {
+        if self.has_seen_post(slot) {
+            self.take_post(slot);
+        } else {
+            self.drop_post(slot);
         }
+    }
+
+    /// The creation is sent once more.
+    pub(super) fn sends_again(&mut self, slot: Slot) {
+        if let Some(post) = self.take_post(slot).filter(|post| post.answered.is_none()) {
+            self.strays.add(&post.claim);
+        }
+    }
+
+    fn take_post(&mut self, slot: Slot) -> Option<Post> {
+        self.entry_mut(slot)?.motion.as_mut()?.post.take()
     }
 
     /// The claim is published, whoever did it. What was sent is not ours to take back any more; but a creation that is on its way may

@@ -52,6 +52,20 @@ fn an_address_made_after_the_last_that_is_known_of_its_claim_was_used_by_nobody(
 }
 
 #[test]
+fn an_address_that_never_comes_into_view_keeps_its_value_from_nobody() {
+    let mut given = Given::pool_of(1);
+    given.claim(claim("a", ""));
+    given.allocate("a", Wish::Lowest).unwrap();
+    let slot = given.slot("a");
+    assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
+    given.world.answered(slot, Uid::new("a-a"));
+    given.claim(bound("a", ""));
+    assert_eq!(given.blue().ledger.reservations().count(), 1, "it will be in view shortly");
+    given.claim_gone("a");
+    assert_eq!(given.blue().ledger.reservations().count(), 0);
+}
+
+#[test]
 fn a_claim_that_others_serve_now_may_use_what_was_sent() {
     let mut given = sent_twice("4");
     let elsewhere = "poolRef: {apiGroup: example.com, kind: OtherPool, name: blue}";
