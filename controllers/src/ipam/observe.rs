@@ -6,7 +6,7 @@ use api::names::{CLUSTER_NAME_LABEL, PROTECT_ADDRESS, WATCH_FILTER_LABEL};
 use k8s_openapi::jiff::Timestamp;
 use poolutil::{Mark, ReservationState, Span, Standing};
 
-use super::compact::{Revision, Seconds, Uid};
+use super::compact::{Revision, Seconds};
 use super::facts::{
     AddressFacts, ClaimFacts, ClusterFacts, Contest, Facts, Memory, MotionFacts, Policy, PoolFacts, PoolView, Relation, Repair,
     ReservedFacts, Wishes,
@@ -131,7 +131,7 @@ impl Reader<'_> {
     fn address(&self, address: &Address) -> AddressFacts {
         let relation = self.relation(address);
         let fresh = address.ours && self.entry.claim.as_ref().is_none_or(|claim| !claim.bound);
-        let made_here = self.made_here(address);
+        let made_here = self.made_here();
         let finalizers = self.world.names.texts(address.finalizers);
         let span = address.span();
         AddressFacts {
@@ -139,7 +139,7 @@ impl Reader<'_> {
             revision: address.revision.clone(),
             deleting: address.deleting.map(Seconds::get),
             moving: address.moving,
-            claim_uid: self.claim_uid(address),
+            claim_uid: self.world.owner_of(self.slot),
             span,
             text: span.map_or_else(|| "an unreadable address".to_owned(), |span| format!("{}/{}", span.ip(), address.prefix)),
             repair: self.repair(address, &finalizers).filter(|_| relation == Relation::Ours),
@@ -153,25 +153,8 @@ impl Reader<'_> {
 
     /// This process posted the object, and nobody was told of it. A later claim of this name may yet make something of what was posted
     /// for an earlier one.
-    fn made_here(&self, address: &Address) -> bool {
-        self.was_posted(address) || self.entry.claim.is_none() && self.is_stray(address)
-    }
-
-    fn was_posted(&self, address: &Address) -> bool {
-        let post = self.entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
-        // A later claim of this name may have taken over what was posted for an earlier one.
-        post.is_some_and(|post| match (&post.answered, self.claim_uid(address)) {
-            (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
-            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
-        })
-    }
-
-    fn is_stray(&self, address: &Address) -> bool {
-        address.ours && self.claim_uid(address).is_some_and(|owner| self.world.is_stray(&address.uid, &owner))
-    }
-
-    fn claim_uid(&self, address: &Address) -> Option<Uid> {
-        owners::claim_uid(&self.owners(address), &self.entry.name)
+    fn made_here(&self) -> bool {
+        self.world.was_posted(self.slot) || self.entry.claim.is_none() && self.world.is_stray(self.slot)
     }
 
     fn owners(&self, address: &Address) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
@@ -193,7 +176,7 @@ impl Reader<'_> {
         if address.pool != Some(claim.pool) {
             return Relation::Other("belongs to another pool".to_owned());
         }
-        let owner = self.claim_uid(address);
+        let owner = self.world.owner_of(self.slot);
         let later = claim.deleting.is_some() && owner.as_ref().is_some_and(|owner| *owner != claim.uid);
         if later || (address.deleting.is_some() && owner.as_ref() != Some(&claim.uid)) {
             return Relation::Another;
@@ -220,7 +203,7 @@ impl Reader<'_> {
             labels.push((WATCH_FILTER_LABEL.to_owned(), filter.clone()));
         }
         let complete = owners.is_none() && finalizers.is_none() && labels.is_empty();
-        let untold = !claim.bound && (self.was_posted(address) || self.is_stray(address));
+        let untold = !claim.bound && (self.world.was_posted(self.slot) || self.world.is_stray(self.slot));
         (!complete).then_some(Repair { owners, finalizers, labels, untold })
     }
 

@@ -95,7 +95,7 @@ enum Then {
 
 impl Task {
     pub fn new(slot: Slot, name: usize, claim: Option<Uid>, plan: Plan) -> Self {
-        let origin = digest(&format!("{:?} {:?}", plan.row, plan.steps));
+        let origin = digest(&format!("{claim:?} {:?} {:?}", plan.row, plan.steps));
         Self {
             slot,
             name,

@@ -9,13 +9,13 @@
 //! - `state`: the moves that are possible at a moment; `check`: what must never be; `explore` visits all states.
 //!
 //! What comes by itself (an event, a pass, a request served, an answer) comes in every order, without limit. What comes from outside
-//! has a [`Budget`]: claims deleted and made again, kills, lists, requests without an answer, and time that passes while something is
+//! has a [`Budget`]: claims deleted and made again, visits of the garbage collector, kills, lists, requests without an answer, and time that passes while something is
 //! still under way. Time passes for nothing only when nothing else is left to do. A request is answered or given up within 30 s, and
 //! one that was given up is served within 75 s of its start or never.
 //!
 //! One leak is known and let pass: an address whose claim goes while its creation is on its way stays for ever if its maker is killed then.
 //!
-//! Not in the model: pauses, clusters, changes of the pool, foreign objects, the garbage collector, the resync every ten minutes.
+//! Not in the model: pauses, clusters, changes of the pool, foreign objects, the resync every ten minutes.
 
 mod check;
 mod drive;
@@ -47,6 +47,7 @@ enum Broken {
 struct Budget {
     deletions: u8,
     creations: u8,
+    collections: u8,
     kills: u8,
     relists: u8,
     silences: u8,

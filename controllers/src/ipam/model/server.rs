@@ -231,6 +231,23 @@ impl Server {
         self.delete(Kind::Claims, name, &Value::Null);
     }
 
+    /// Whether an address refers to a claim that does not exist; one that is deleting is not looked at.
+    pub fn is_dangling(&self, name: usize) -> bool {
+        let Some(address) = self.address(name).filter(|address| !address.is_deleting()) else { return false };
+        let kind = &address.value["metadata"]["ownerReferences"][0]["kind"];
+        *kind == "IPAddressClaim" && self.claim(name).is_none_or(|claim| claim.uid() != address.owner())
+    }
+
+    /// The garbage collector takes that reference off; the pool's stays.
+    pub fn collect(&mut self, name: usize) {
+        let Some(mut value) = self.address(name).map(|address| address.value.clone()) else { return };
+        let references = value["metadata"]["ownerReferences"].as_array_mut().unwrap();
+        references.retain(|reference| reference["kind"] != "IPAddressClaim");
+        let collected = json!({"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:metadata": {"f:ownerReferences": {}}}});
+        value["metadata"]["managedFields"].as_array_mut().unwrap().push(collected);
+        self.store(Kind::Addresses, name, value);
+    }
+
     /// Serves one request.
     pub fn serve(&mut self, request: &WriteRequest) -> Answer {
         let mut path =

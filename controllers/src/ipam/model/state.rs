@@ -83,6 +83,8 @@ pub enum Move {
     Delete(usize),
     /// A user makes a claim again.
     Create(usize),
+    /// The garbage collector takes the reference to a claim that is gone off its address.
+    Collect(usize),
     /// A process ends at this instant, and a new one starts in its place; what happens to its requests.
     Kill(usize, Fate),
     /// A watch has to start over.
@@ -191,6 +193,9 @@ impl State {
                 None if self.left.creations > 0 => paid.push(Move::Create(name)),
                 _ => {}
             }
+            if self.left.collections > 0 && self.server.is_dangling(name) {
+                paid.push(Move::Collect(name));
+            }
         }
         for (at, process) in self.processes.iter().enumerate() {
             if self.left.silences > 0 {
@@ -277,6 +282,10 @@ impl State {
                 next.left.creations -= 1;
                 Rc::make_mut(&mut next.server).create_claim(name, scene.protected);
             }
+            Move::Collect(name) => {
+                next.left.collections -= 1;
+                Rc::make_mut(&mut next.server).collect(name);
+            }
             Move::Kill(process, fate) => {
                 next.left.kills -= 1;
                 let flights = self.processes[process].tasks.values().flat_map(|task| &task.flights);
@@ -348,8 +357,8 @@ impl State {
 
 impl Hash for Budget {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { deletions, creations, kills, relists, silences, early_waits } = *self;
-        [deletions, creations, kills, relists, silences, early_waits].hash(state);
+        let Self { deletions, creations, collections, kills, relists, silences, early_waits } = *self;
+        [deletions, creations, collections, kills, relists, silences, early_waits].hash(state);
     }
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 
 const BOUND: usize = 20_000;
-const QUIET: Budget = Budget { deletions: 0, creations: 0, kills: 0, relists: 0, silences: 0, early_waits: 0 };
+const QUIET: Budget = Budget { deletions: 0, creations: 0, collections: 0, kills: 0, relists: 0, silences: 0, early_waits: 0 };
 /// Two managers that begin with different claims, and room for one of them.
 const RIVALS: Scene = Scene {
     managers: 2,
@@ -90,6 +90,16 @@ fn what_was_given_up_is_undone_whenever_it_takes_effect() {
     holds(Scene { budget: Budget { deletions: 2, creations: 1, silences: 1, ..QUIET }, ..alone });
     holds(Scene { budget: Budget { deletions: 2, creations: 1, silences: 2, ..QUIET }, ..alone });
     holds(Scene { managers: 2, budget: Budget { deletions: 1, silences: 1, ..QUIET }, ..alone });
+}
+
+#[test]
+fn what_was_sent_is_known_although_its_reference_to_the_claim_was_taken_off() {
+    let alone = Scene { managers: 1, claims: 1, protected: false, ..RIVALS };
+    let budget = Budget { deletions: 1, collections: 1, ..QUIET };
+    assert!(holds(Scene { budget, ..alone }).complete);
+    holds(Scene { budget: Budget { silences: 1, ..budget }, ..alone });
+    holds(Scene { managers: 2, protected: true, budget, ..alone });
+    holds(Scene { managers: 2, budget, ..alone });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use poolutil::Mark;
 
 use super::{About, Watched, World};
 use crate::ipam::compact::Revision;
+use crate::ipam::owners;
 use crate::ipam::records::{Address, PoolKey, Slot};
 use crate::kit::watch::Seen;
 
@@ -59,6 +60,10 @@ impl World {
         let address = Address::read(object, pool.zip(key.as_ref()), filter.as_deref(), &mut self.names);
         if let Revision::Number(revision) = address.revision {
             self.address_revision = self.address_revision.max(revision);
+        }
+        let references = object.metadata.owner_references.as_deref().unwrap_or_default();
+        if self.owner_of(slot).is_some() && owners::claim_uid(references, &object.spec.claim_ref.name).is_none() {
+            self.note_loss(slot);
         }
         let news = self.replace_address(slot, &address);
         if let Some(pool) = address.pool.filter(|_| news) {

@@ -84,8 +84,7 @@ impl World {
                 self.find(namespace, name).filter(|slot| self.entry(*slot).is_some_and(|entry| entry.claim.is_some()))
             {
                 self.lose_claim(slot);
-                // It lives on, and so may its address.
-                self.strays.forget(&uid);
+                self.forget_stray(slot, &uid);
             }
             return None;
         };

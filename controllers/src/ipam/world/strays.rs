@@ -5,9 +5,11 @@
 use super::World;
 use super::latest::Latest;
 use crate::ipam::compact::{Revision, Uid};
+use crate::ipam::owners;
 use crate::ipam::records::{PoolId, Post, Slot};
 
-/// The claims for which such addresses were sent, each with the address that it was seen to use: that is no stray.
+/// The claims for which such addresses were sent, and the addresses themselves where they are known, each with the address that was
+/// seen to be used: that is no stray. Both, because the garbage collector takes the reference to a claim that is gone off an address.
 pub type Strays = Latest<Option<Uid>>;
 
 impl World {
@@ -17,6 +19,9 @@ impl World {
         let Some(post) = self.take_post(slot) else { return };
         if !is_used {
             self.strays.add(&post.claim);
+            if let Some((_, made)) = &post.answered {
+                self.strays.add(made);
+            }
             self.note_use(slot);
         }
         self.forsake(slot, post.pool);
@@ -72,16 +77,56 @@ impl World {
             return;
         }
         let Some(entry) = self.entries.get(slot as usize) else { return };
-        if let Some((claim, address)) = entry.claim.as_ref().zip(entry.address.as_ref())
-            && let Some(used) = self.strays.get_mut(&claim.uid)
-        {
-            *used = Some(address.uid.clone());
+        let Some((claim, address)) = entry.claim.as_ref().zip(entry.address.as_ref()) else { return };
+        for key in [&claim.uid, &address.uid] {
+            if let Some(used) = self.strays.get_mut(key) {
+                *used = Some(address.uid.clone());
+            }
         }
     }
 
-    /// Whether an address that this process wrote for a claim which is gone was never published.
-    pub fn is_stray(&self, address: &Uid, claim: &Uid) -> bool {
-        self.strays.get(claim).is_some_and(|used| used.as_ref() != Some(address))
+    /// The address in view loses its reference to the claim: it is remembered by itself, if nobody was told of it.
+    pub(super) fn note_loss(&mut self, slot: Slot) {
+        if (self.was_posted(slot) || self.is_stray(slot))
+            && let Some(address) = self.address_uid(slot)
+        {
+            self.strays.add(&address);
+        }
+    }
+
+    /// The claim lives on where this process does not look, and so may its address.
+    pub(super) fn forget_stray(&mut self, slot: Slot, claim: &Uid) {
+        self.strays.forget(claim);
+        if let Some(address) = self.address_uid(slot) {
+            self.strays.forget(&address);
+        }
+    }
+
+    /// The claim that owns the address in view.
+    pub fn owner_of(&self, slot: Slot) -> Option<Uid> {
+        let entry = self.entry(slot)?;
+        let address = entry.address.as_ref()?;
+        let key = address.pool.and_then(|pool| self.pool(pool)).map(|pool| &pool.key);
+        owners::claim_uid(&address.owners(&entry.name, key, &self.names), &entry.name)
+    }
+
+    /// Whether the address in view is what was sent last, and nobody was told of it.
+    pub fn was_posted(&self, slot: Slot) -> bool {
+        let Some(entry) = self.entry(slot) else { return false };
+        let post = entry.motion.as_ref().and_then(|motion| motion.post.as_ref());
+        let Some((post, address)) = post.zip(entry.address.as_ref()) else { return false };
+        // A later claim of this name may have taken over what was posted for an earlier one.
+        match (&post.answered, self.owner_of(slot)) {
+            (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
+            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
+        }
+    }
+
+    /// Whether this process sent the address in view for a claim that is gone by now, and nobody was told of it.
+    pub fn is_stray(&self, slot: Slot) -> bool {
+        let Some(address) = self.entry(slot).and_then(|entry| entry.address.as_ref()) else { return false };
+        let sent = |key: &Uid| self.strays.get(key).is_some_and(|used| used.as_ref() != Some(&address.uid));
+        sent(&address.uid) || address.ours && self.owner_of(slot).is_some_and(|owner| sent(&owner))
     }
 
     /// Whether what was sent is known to be the address in view.
