@@ -98,6 +98,7 @@ fn what_was_sent_is_known_although_its_reference_to_the_claim_was_taken_off() {
     let budget = Budget { deletions: 1, collections: 1, ..QUIET };
     assert!(holds(Scene { budget, ..alone }).complete);
     holds(Scene { budget: Budget { silences: 1, ..budget }, ..alone });
+    holds(Scene { budget: Budget { silences: 1, relists: 1, ..budget }, ..alone });
     holds(Scene { managers: 2, protected: true, budget, ..alone });
     holds(Scene { managers: 2, budget, ..alone });
 }

@@ -137,7 +137,7 @@ pub struct World {
     outbox: Vec<Wake>,
     pub(super) strays: Strays,
     /// Claims that the API server has said are gone, whatever is still on its way to our view.
-    pub(super) buried: Latest<()>,
+    pub(super) buried: Latest<Uid, ()>,
     /// A number below its argument: which of several open values a claim takes after a collision.
     pub(super) dice: fn(usize) -> usize,
 }

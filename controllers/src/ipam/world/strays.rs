@@ -2,29 +2,40 @@
 //! address can appear when its claim is long gone and others of its name have come and gone. Who sent it is the only one who can
 //! know whose it is.
 
+use compact_str::CompactString;
+use poolutil::Span;
+
 use super::World;
 use super::latest::Latest;
-use crate::ipam::compact::{Revision, Uid};
+use crate::ipam::compact::{Name, Revision, Uid};
 use crate::ipam::owners;
 use crate::ipam::records::{PoolId, Post, Slot};
 
-/// The claims for which such addresses were sent, and the addresses themselves where they are known, each with the address that was
-/// seen to be used: that is no stray. Both, because the garbage collector takes the reference to a claim that is gone off an address.
-pub type Strays = Latest<Option<Uid>>;
+/// What such addresses are known by, each with the address that was seen to be used: that is no stray.
+pub type Strays = Latest<Sent, Option<Uid>>;
+
+/// What tells an address that this process sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// The claim it was sent for.
+    For(Uid),
+    /// Its own UID, where it is known: the garbage collector takes the reference to a claim that is gone off an address.
+    Address(Uid),
+    /// Its namespace, name and value, where nothing else is left of it.
+    Value(Name, CompactString, Span),
+}
 
 impl World {
     /// The creation that was sent is waited for no more.
     pub(super) fn drop_post(&mut self, slot: Slot) {
         let is_used = self.has_seen_post(slot) && self.uses_address(slot);
         let Some(post) = self.take_post(slot) else { return };
+        let pool = post.pool;
         if !is_used {
-            self.strays.add(&post.claim);
-            if let Some((_, made)) = &post.answered {
-                self.strays.add(made);
-            }
+            self.lose_sight_of(slot, post);
             self.note_use(slot);
         }
-        self.forsake(slot, post.pool);
+        self.forsake(slot, pool);
     }
 
     /// Without claim and creation nobody waits for the value any more. Should an address appear nonetheless, it holds the value itself.
@@ -47,7 +58,15 @@ impl World {
     /// The creation is sent once more.
     pub(super) fn sends_again(&mut self, slot: Slot) {
         if let Some(post) = self.take_post(slot).filter(|post| post.answered.is_none()) {
-            self.strays.add(&post.claim);
+            self.lose_sight_of(slot, post);
+        }
+    }
+
+    fn lose_sight_of(&mut self, slot: Slot, post: Post) {
+        let value = self.entry(slot).map(|entry| Sent::Value(entry.namespace, entry.name.clone(), post.span));
+        let made = post.answered.map(|(_, made)| Sent::Address(made));
+        for key in [Some(Sent::For(post.claim)), made, value].into_iter().flatten() {
+            self.strays.add(&key);
         }
     }
 
@@ -68,21 +87,29 @@ impl World {
 
     /// An address of ours that nobody was told of is about to become that of a later claim.
     pub fn adopts(&mut self, claim: &Uid) {
-        self.strays.add(claim);
+        self.strays.add(&Sent::For(claim.clone()));
     }
 
     /// Keeps the address that a claim uses from being taken for a stray when the claim is gone.
     pub(super) fn note_use(&mut self, slot: Slot) {
-        if !self.uses_address(slot) {
+        if self.strays.is_empty() || !self.uses_address(slot) {
             return;
         }
-        let Some(entry) = self.entries.get(slot as usize) else { return };
-        let Some((claim, address)) = entry.claim.as_ref().zip(entry.address.as_ref()) else { return };
-        for key in [&claim.uid, &address.uid] {
-            if let Some(used) = self.strays.get_mut(key) {
-                *used = Some(address.uid.clone());
+        let Some((address, keys)) = self.address_uid(slot).zip(self.keys(slot)) else { return };
+        for key in keys {
+            if let Some(used) = self.strays.get_mut(&key) {
+                *used = Some(address.clone());
             }
         }
+    }
+
+    /// By what the address in view would be known.
+    fn keys(&self, slot: Slot) -> Option<Vec<Sent>> {
+        let entry = self.entry(slot)?;
+        let address = entry.address.as_ref()?;
+        let claim = entry.claim.as_ref().map(|claim| Sent::For(claim.uid.clone()));
+        let value = address.span().map(|span| Sent::Value(entry.namespace, entry.name.clone(), span));
+        Some([Some(Sent::Address(address.uid.clone())), claim, value].into_iter().flatten().collect())
     }
 
     /// The address in view loses its reference to the claim: it is remembered by itself, if nobody was told of it.
@@ -90,15 +117,14 @@ impl World {
         if (self.was_posted(slot) || self.is_stray(slot))
             && let Some(address) = self.address_uid(slot)
         {
-            self.strays.add(&address);
+            self.strays.add(&Sent::Address(address));
         }
     }
 
     /// The claim lives on where this process does not look, and so may its address.
     pub(super) fn forget_stray(&mut self, slot: Slot, claim: &Uid) {
-        self.strays.forget(claim);
-        if let Some(address) = self.address_uid(slot) {
-            self.strays.forget(&address);
+        for key in self.keys(slot).into_iter().flatten().chain([Sent::For(claim.clone())]) {
+            self.strays.forget(&key);
         }
     }
 
@@ -118,15 +144,23 @@ impl World {
         // A later claim of this name may have taken over what was posted for an earlier one.
         match (&post.answered, self.owner_of(slot)) {
             (Some((_, uid)), owner) => *uid == address.uid && owner.is_none_or(|owner| owner == post.claim),
-            (None, owner) => address.ours && !post.told && owner.as_ref() == Some(&post.claim),
+            (None, Some(owner)) => address.ours && !post.told && owner == post.claim,
+            // Listed when the garbage collector had been there.
+            (None, None) => address.ours && !post.told && entry.claim.is_none() && address.span() == Some(post.span),
         }
     }
 
     /// Whether this process sent the address in view for a claim that is gone by now, and nobody was told of it.
     pub fn is_stray(&self, slot: Slot) -> bool {
-        let Some(address) = self.entry(slot).and_then(|entry| entry.address.as_ref()) else { return false };
-        let sent = |key: &Uid| self.strays.get(key).is_some_and(|used| used.as_ref() != Some(&address.uid));
-        sent(&address.uid) || address.ours && self.owner_of(slot).is_some_and(|owner| sent(&owner))
+        let Some(entry) = self.entry(slot) else { return false };
+        let Some(address) = &entry.address else { return false };
+        let sent = |key: Sent| self.strays.get(&key).is_some_and(|used| used.as_ref() != Some(&address.uid));
+        let by_owner = || match (self.owner_of(slot), address.span()) {
+            (Some(owner), _) => sent(Sent::For(owner)),
+            (None, Some(span)) => sent(Sent::Value(entry.namespace, entry.name.clone(), span)),
+            (None, None) => false,
+        };
+        sent(Sent::Address(address.uid.clone())) || address.ours && by_owner()
     }
 
     /// Whether what was sent is known to be the address in view.
