@@ -40,7 +40,7 @@ impl fmt::Display for Uid {
     }
 }
 
-/// A resource version, given back to the API server verbatim.
+/// A resource version, given back to the API server verbatim. Compared for order only between a claim and its address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Revision {
     /// A decimal number without leading zeros.

@@ -316,11 +316,17 @@ impl Drive<'_> {
     /// then this process is the only one that knows of it.
     async fn look_for_claim(&self) {
         let Some(uid) = &self.claim else { return };
-        let found = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await;
+        let found = self.live_claim().await;
         let Ok(found) = found.inspect_err(|error| debug!(claim = self.title(), %error, "claim not read")) else { return };
-        if found.is_none_or(|claim| Uid::new(claim.metadata.uid.as_deref().unwrap_or_default()) != *uid) {
+        if found.as_ref() != Some(uid) {
             self.ctx.world().bury(self.slot, uid);
         }
+    }
+
+    /// The UID of the claim of this name that the API server has.
+    async fn live_claim(&self) -> Result<Option<Uid>, WriteError> {
+        let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
+        Ok(claim.map(|claim| Uid::new(claim.metadata.uid.as_deref().unwrap_or_default())))
     }
 
     async fn unprotect(&self, uid: &Uid, finalizers: &[String]) -> Result<(), WriteError> {
@@ -364,8 +370,7 @@ impl Drive<'_> {
     }
 
     async fn release_orphan(&self, uid: &Uid, finalizers: &[String], owner: Option<&Uid>) -> Result<(), WriteError> {
-        let claim = self.get::<IpAddressClaim>(IpAddressClaim::api_resource(self.version)).await?;
-        let found = claim.map(|claim| Uid::new(claim.metadata.uid.as_deref().unwrap_or_default()));
+        let found = self.live_claim().await?;
         if found.is_some() && found.as_ref() == owner {
             return Ok(());
         }

@@ -203,8 +203,8 @@ impl Reader<'_> {
             labels.push((WATCH_FILTER_LABEL.to_owned(), filter.clone()));
         }
         let complete = owners.is_none() && finalizers.is_none() && labels.is_empty();
-        let untold = !claim.bound && (self.world.was_posted(self.slot) || self.world.is_stray(self.slot));
-        (!complete).then_some(Repair { owners, finalizers, labels, untold })
+        let untold = || !claim.bound && (self.world.was_posted(self.slot) || self.world.is_stray(self.slot));
+        (!complete).then(|| Repair { owners, finalizers, labels, untold: untold() })
     }
 
     /// The other holders of the value. A fresh address that provably precedes them all has none to fear; one that we did not make

@@ -9,9 +9,9 @@
 //! - `state`: the moves that are possible at a moment; `check`: what must never be; `explore` visits all states.
 //!
 //! What comes by itself (an event, a pass, a request served, an answer) comes in every order, without limit. What comes from outside
-//! has a [`Budget`]: claims deleted and made again, visits of the garbage collector, kills, lists, requests without an answer, and time that passes while something is
-//! still under way. Time passes for nothing only when nothing else is left to do. A request is answered or given up within 30 s, and
-//! one that was given up is served within 75 s of its start or never.
+//! has a [`Budget`]: claims deleted and made again, visits of the garbage collector, kills, lists, requests without an answer, and
+//! time that passes while something is still under way. Time passes for nothing only when nothing else is left to do. A request is
+//! answered or given up within 30 s, and one that was given up is served within 75 s of its start or never.
 //!
 //! One leak is known and let pass: an address whose claim goes while its creation is on its way stays for ever if its maker is killed then.
 //!

@@ -62,7 +62,7 @@ impl World {
             self.address_revision = self.address_revision.max(revision);
         }
         let references = object.metadata.owner_references.as_deref().unwrap_or_default();
-        if self.owner_of(slot).is_some() && owners::claim_uid(references, &object.spec.claim_ref.name).is_none() {
+        if owners::claim_uid(references, &object.spec.claim_ref.name).is_none() && self.owner_of(slot).is_some() {
             self.note_loss(slot);
         }
         let news = self.replace_address(slot, &address);

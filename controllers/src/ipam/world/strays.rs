@@ -152,6 +152,9 @@ impl World {
 
     /// Whether this process sent the address in view for a claim that is gone by now, and nobody was told of it.
     pub fn is_stray(&self, slot: Slot) -> bool {
+        if self.strays.is_empty() {
+            return false;
+        }
         let Some(entry) = self.entry(slot) else { return false };
         let Some(address) = &entry.address else { return false };
         let sent = |key: Sent| self.strays.get(&key).is_some_and(|used| used.as_ref() != Some(&address.uid));
