@@ -135,6 +135,12 @@ impl Drive<'_> {
                 Ok(())
             }
             Step::Repair { revision, repair } => {
+                if let Some(claim) = self.claim.as_ref().filter(|_| repair.adopts)
+                    && !self.is_alive(claim).await?
+                {
+                    debug!(claim = self.title(), "the claim goes: it gets no address");
+                    return Ok(());
+                }
                 if let Some(claim) = self.claim.as_ref().filter(|_| repair.untold) {
                     self.ctx.world().adopts(claim);
                 }
@@ -158,7 +164,7 @@ impl Drive<'_> {
                 self.release_orphan(&uid, &finalizers, claim_uid.as_ref()).await
             }
             Step::ConfirmAbsent => self.confirm_absent().await,
-            Step::ConfirmBereft { uid } => self.confirm_bereft(&uid).await,
+            Step::ConfirmBereft { uid, shown } => self.confirm_bereft(&uid, shown.as_ref()).await,
             Step::RestartWatch => self.redeliver().await,
             Step::Remember(span) => {
                 self.ctx.world().remember(self.slot, span);
@@ -390,8 +396,11 @@ impl Drive<'_> {
         Ok(())
     }
 
-    async fn confirm_bereft(&self, claim: &Uid) -> Result<(), WriteError> {
-        let gone = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?.is_none();
+    /// If there is no address, or our view shows the one that there is, then the claim has none, as it seems.
+    async fn confirm_bereft(&self, claim: &Uid, shown: Option<&Revision>) -> Result<(), WriteError> {
+        let found = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?;
+        let found = found.map(|address| Revision::new(address.metadata.resource_version.as_deref().unwrap_or_default()));
+        let gone = found.is_none() || found.as_ref() == shown;
         if gone {
             self.ctx.world().bereft(self.slot, claim);
         }

@@ -190,6 +190,8 @@ pub struct Repair {
     pub labels: Vec<(String, String)>,
     /// This process sent the address, and nobody was told of it.
     pub untold: bool,
+    /// It does not refer to the claim so far: it was an earlier one's, or nobody's. Or else a later one's, and our view is behind.
+    pub adopts: bool,
 }
 
 /// A reservation in the ledger.

@@ -255,7 +255,13 @@ mod tests {
 
     #[test]
     fn a_repair_names_the_version_it_was_made_for_and_nothing_it_leaves_alone() {
-        let repair = Repair { owners: None, finalizers: None, labels: vec![("a/b".to_owned(), "c".to_owned())], untold: false };
+        let repair = Repair {
+            owners: None,
+            finalizers: None,
+            labels: vec![("a/b".to_owned(), "c".to_owned())],
+            untold: false,
+            adopts: false,
+        };
         let (_, patch) = body(objects().repair_address(&Revision::new("7"), &repair));
         assert_eq!(patch, json!({"metadata": {"resourceVersion": "7", "labels": {"a/b": "c"}}}));
     }

@@ -208,6 +208,8 @@ pub enum Step {
     ConfirmBereft {
         /// The claim.
         uid: Uid,
+        /// The version of the address that is in view, which is not the claim's.
+        shown: Option<Revision>,
     },
     /// Have the watch of addresses start over: it did not deliver an object of ours. If that is gone already, give its value back.
     RestartWatch,

@@ -20,12 +20,21 @@ impl State {
         Ok(())
     }
 
+    /// An address that is published stays as long as its claim lives, and then goes before it.
     pub fn check_removal(&self, kind: Kind, object: &Object) -> Result<(), String> {
-        let claim = self.server.claim(object.name());
-        let alive = claim.filter(|claim| kind == Kind::Addresses && claim.is_bound() && !claim.is_deleting());
-        match alive.filter(|claim| claim.uid() == object.owner()) {
-            Some(_) => Err(format!("the published address of {} was removed while its claim lives", NAMES[object.name()])),
-            None => Ok(()),
+        let name = object.name();
+        match kind {
+            Kind::Addresses => {
+                let alive = self.server.claim(name).filter(|claim| claim.is_bound() && !claim.is_deleting());
+                match alive.filter(|claim| claim.uid() == object.owner()) {
+                    Some(_) => Err(format!("the published address of {} was removed while its claim lives", NAMES[name])),
+                    None => Ok(()),
+                }
+            }
+            Kind::Claims => match self.server.published(object) {
+                Some(_) => Err(format!("{} went before the address that was published for it", NAMES[name])),
+                None => Ok(()),
+            },
         }
     }
 
@@ -36,6 +45,7 @@ impl State {
         for name in self.server.names() {
             let (claim, address) = (self.server.claim(name), self.server.address(name));
             match (claim, address) {
+                (Some(claim), _) if scene.grace && claim.is_deleting() && self.server.published(claim).is_some() => {}
                 (Some(claim), _) if claim.is_deleting() => return Err(format!("{} is deleting for ever", NAMES[name])),
                 (Some(claim), Some(_)) if !claim.is_bound() => {
                     return Err(format!("{} has an address that is not published", NAMES[name]));

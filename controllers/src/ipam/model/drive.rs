@@ -72,7 +72,8 @@ enum Doing {
     ReleaseClaim,
     AskOwner { uid: Uid, finalizers: Vec<String>, owner: Option<Uid> },
     Confirm,
-    ConfirmBereft(Uid),
+    ConfirmBereft { claim: Uid, shown: Option<Revision> },
+    AskAlive { claim: Uid, next: Box<(Doing, WriteRequest)> },
     Redeliver,
     LookForClaim(Uid),
 }
@@ -176,7 +177,13 @@ impl Process {
                 if let Some(claim) = task.claim.as_ref().filter(|_| repair.untold) {
                     Rc::make_mut(&mut self.world).adopts(claim);
                 }
-                (Doing::Repair(revision.clone()), objects.repair_address(&revision, &repair))
+                let (_, request) = objects.repair_address(&revision, &repair);
+                let next = (Doing::Repair(revision), request.unwrap());
+                let (doing, request) = match task.claim.clone().filter(|_| repair.adopts) {
+                    Some(claim) => (Doing::AskAlive { claim, next: Box::new(next) }, get(Kind::Claims, name)),
+                    None => next,
+                };
+                return task.send(doing, request, at);
             }
             Step::Publish { patch, revision, .. } => (Doing::Publish(revision), objects.claim_status(&patch)),
             Step::Tell { patch, revision } => (Doing::Tell(revision), objects.claim_status(&patch)),
@@ -202,7 +209,9 @@ impl Process {
             }
             Step::Unpublish { .. } => unreachable!("no claim here is a Service's"),
             Step::ConfirmAbsent => return task.send(Doing::Confirm, get(Kind::Addresses, name), at),
-            Step::ConfirmBereft { uid } => return task.send(Doing::ConfirmBereft(uid), get(Kind::Addresses, name), at),
+            Step::ConfirmBereft { uid, shown } => {
+                return task.send(Doing::ConfirmBereft { claim: uid, shown }, get(Kind::Addresses, name), at);
+            }
             Step::RestartWatch => return task.send(Doing::Redeliver, get(Kind::Addresses, name), at),
             Step::Remember(span) => return self.world().remember(slot, span),
             Step::Event(..) => return,
@@ -254,16 +263,15 @@ impl Process {
                 self.gone(slot, why);
                 Then::Nothing
             }
-            (Doing::ReleaseClaim, Answer::NotFound) => Then::Nothing,
+            (Doing::ReleaseClaim | Doing::AskAlive { .. }, Answer::NotFound) => Then::Nothing,
             (Doing::AskOwner { uid, finalizers, .. }, Answer::NotFound) => self.unprotect(name, uid, &finalizers, None),
             (Doing::Confirm, Answer::NotFound) => {
                 self.world().not_made(slot);
                 self.rest(slot, Some(FENCED), at);
                 Then::Nothing
             }
-            (Doing::ConfirmBereft(claim), Answer::NotFound) => {
-                self.world().bereft(slot, &claim);
-                self.push(slot);
+            (Doing::ConfirmBereft { claim, .. }, Answer::NotFound) => {
+                self.bereft(slot, &claim);
                 Then::Nothing
             }
             (Doing::Redeliver, Answer::NotFound) => {
@@ -322,7 +330,13 @@ impl Process {
                     return self.unprotect(name, uid, &finalizers, None);
                 }
             }
-            Doing::Confirm | Doing::ConfirmBereft(_) => self.rest(slot, Some(FENCED), at),
+            Doing::ConfirmBereft { claim, shown } if shown.as_ref() == Some(&revision) => self.bereft(slot, &claim),
+            Doing::Confirm | Doing::ConfirmBereft { .. } => self.rest(slot, Some(FENCED), at),
+            Doing::AskAlive { claim, next } => {
+                if Uid::new(object.uid()) == claim && !object.is_deleting() {
+                    return Then::Send(next);
+                }
+            }
             Doing::Redeliver => {
                 self.world().asked_again(slot);
                 return Then::Nothing;
@@ -344,6 +358,11 @@ impl Process {
             Some(claim) => Then::Send(Box::new((Doing::LookForClaim(claim), get(Kind::Claims, name)))),
             None => Then::Fail(Failure::Wait),
         }
+    }
+
+    fn bereft(&mut self, slot: Slot, claim: &Uid) {
+        self.world().bereft(slot, claim);
+        self.push(slot);
     }
 
     fn compared(&mut self, slot: Slot, span: Span, claim: &Uid, answer: &Answer) {

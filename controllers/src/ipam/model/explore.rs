@@ -33,7 +33,7 @@ struct Node {
 /// Explores a scene; the error is the first counter-example.
 pub fn explore(scene: &Scene) -> Result<Explored, CounterExample> {
     let first = State::new(scene);
-    let mut numbers = HashMap::from([(first.fingerprint(), 0_u32)]);
+    let mut numbers = HashMap::from([(first.fingerprint(scene), 0_u32)]);
     let mut nodes = vec![Node { from: None, depth: 0 }];
     let mut frontier = VecDeque::from([(0_u32, first)]);
     // Moves that come by themselves, backwards: from these the states are found that cannot come to rest any more.
@@ -54,7 +54,7 @@ pub fn explore(scene: &Scene) -> Result<Explored, CounterExample> {
                 counter_example(scene, &nodes, u32::try_from(nodes.len() - 1).unwrap(), what)
             })?;
             let fresh = u32::try_from(nodes.len()).unwrap();
-            let target = *numbers.entry(next.fingerprint()).or_insert(fresh);
+            let target = *numbers.entry(next.fingerprint(scene)).or_insert(fresh);
             if target == fresh {
                 nodes.push(Node { from: Some((number, step)), depth });
                 frontier.push_back((fresh, next));

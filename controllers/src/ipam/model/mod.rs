@@ -63,6 +63,8 @@ enum Prompt {
     Passes,
     /// That, and the answer to a request that was served.
     Answers,
+    /// That, and whatever the first manager does: only the others are late.
+    First,
 }
 
 /// What is explored.
@@ -73,6 +75,8 @@ struct Scene {
     values: u8,
     /// Claims are born with our finalizer, as with the webhook for claims.
     protected: bool,
+    /// The pool has a grace, and it does not end: what was published stays, and its claim waits.
+    grace: bool,
     prompt: Prompt,
     budget: Budget,
     broken: Option<Broken>,

@@ -156,6 +156,8 @@ pub struct Server {
     addresses: Vec<Row>,
     /// Of a claim and its address together: numbers of the two can be compared.
     versions: Vec<u32>,
+    /// UIDs of the last claim that named an address and of the address that was there at that moment.
+    published: Vec<Option<(String, String)>>,
     /// What happened since it was last asked, in order.
     pub events: Vec<(Kind, Event)>,
 }
@@ -165,7 +167,7 @@ impl Hash for Server {
         for row in self.claims.iter().chain(&self.addresses) {
             (row.made, row.object.as_ref().map(|object| object.digest)).hash(state);
         }
-        self.versions.hash(state);
+        (&self.versions, &self.published).hash(state);
     }
 }
 
@@ -175,6 +177,7 @@ impl Server {
             claims: vec![Row::default(); claims],
             addresses: vec![Row::default(); claims],
             versions: vec![0; claims],
+            published: vec![None; claims],
             events: Vec::new(),
         }
     }
@@ -192,6 +195,12 @@ impl Server {
 
     pub fn address(&self, name: usize) -> Option<&Rc<Object>> {
         self.addresses[name].object.as_ref()
+    }
+
+    /// The address that was published for a claim, if it is still there.
+    pub fn published(&self, claim: &Object) -> Option<&Rc<Object>> {
+        let (_, uid) = self.published[claim.name()].as_ref().filter(|(published, _)| published == claim.uid())?;
+        self.address(claim.name()).filter(|address| address.uid() == uid)
     }
 
     /// What it stores, in a number.
@@ -318,8 +327,14 @@ impl Server {
     fn store(&mut self, kind: Kind, name: usize, mut value: Value) -> Answer {
         self.versions[name] += 1;
         value["metadata"]["resourceVersion"] = json!(self.versions[name].to_string());
-        let row = self.row(kind, name);
         let object = Object::new(kind, value);
+        if kind == Kind::Claims
+            && object.is_bound()
+            && self.published[name].as_ref().is_none_or(|(claim, _)| claim != object.uid())
+        {
+            self.published[name] = self.address(name).map(|address| (object.uid().to_owned(), address.uid().to_owned()));
+        }
+        let row = self.row(kind, name);
         let event = if object.is_final() {
             row.object = None;
             Event::Gone(object.clone())

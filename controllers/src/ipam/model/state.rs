@@ -108,7 +108,9 @@ impl State {
         for name in (0..scene.claims).rev() {
             server.create_claim(name, scene.protected);
         }
-        let pool = Rc::new(tests::pool(&format!("10.0.0.10-10.0.0.{}", 9 + scene.values), "generation: 1"));
+        let mut pool = tests::pool(&format!("10.0.0.10-10.0.0.{}", 9 + scene.values), "generation: 1");
+        pool.spec.address_reuse_grace_period_seconds = if scene.grace { 3600 } else { 0 };
+        let pool = Rc::new(pool);
         let events = std::mem::take(&mut server.events);
         let lists = Kind::ALL.map(|kind| Event::List(server.list(kind)));
         let mut state =
@@ -132,10 +134,11 @@ impl State {
         At { clock: self.clock, broken: scene.broken }
     }
 
-    /// Two states with the same fingerprint have the same future. Managers are alike, so it does not matter which is which.
-    pub fn fingerprint(&self) -> u64 {
+    /// Two states with the same fingerprint have the same future. Managers are alike, so it does not matter which is which, unless the
+    /// first is prompter than the others.
+    pub fn fingerprint(&self, scene: &Scene) -> u64 {
         let mut prints: Vec<u64> = self.processes.iter().map(|process| process.print()).collect();
-        prints.sort_unstable();
+        prints[usize::from(scene.prompt == Prompt::First)..].sort_unstable();
         let mut ghosts: Vec<(u64, Clock)> = self.ghosts.iter().map(|ghost| (ghost.digest, self.clock - ghost.sent)).collect();
         ghosts.sort_unstable();
         digest(&(self.server.print(), prints, ghosts, self.left))
@@ -153,6 +156,9 @@ impl State {
         }
         let mut moves = Vec::new();
         for (at, process) in self.processes.iter().enumerate() {
+            if scene.prompt == Prompt::First && at > 0 && !moves.is_empty() {
+                return moves;
+            }
             moves.extend(Kind::ALL.into_iter().filter(|kind| process.has_events(*kind)).map(|kind| Move::Deliver(at, kind)));
             if due(&at) {
                 moves.extend(passes(at));
@@ -250,7 +256,7 @@ impl State {
             Move::Serve(process, name, flight) => {
                 let sent = &self.processes[process].tasks[&name].flights[flight];
                 let answer = next.serve(&sent.request, sent.digest, known);
-                if scene.prompt == Prompt::Answers {
+                if matches!(scene.prompt, Prompt::Answers | Prompt::First) {
                     next.answer((process, name, flight), &answer, at, known);
                 } else {
                     let what = ("serve", name, flight, digest(&answer));

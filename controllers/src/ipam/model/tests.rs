@@ -11,6 +11,7 @@ const RIVALS: Scene = Scene {
     claims: 2,
     values: 1,
     protected: true,
+    grace: false,
     prompt: Prompt::Answers,
     budget: QUIET,
     broken: None,
@@ -101,6 +102,15 @@ fn what_was_sent_is_known_although_its_reference_to_the_claim_was_taken_off() {
     holds(Scene { budget: Budget { silences: 1, relists: 1, ..budget }, ..alone });
     holds(Scene { managers: 2, protected: true, budget, ..alone });
     holds(Scene { managers: 2, budget, ..alone });
+}
+
+#[test]
+fn a_claim_does_not_go_while_a_late_view_shows_the_address_of_an_earlier_one() {
+    let budget = Budget { deletions: 2, creations: 1, ..QUIET };
+    let scene = Scene { claims: 1, prompt: Prompt::First, budget, ..RIVALS };
+    holds(Scene { grace: true, ..scene });
+    holds(scene);
+    holds(Scene { protected: false, ..scene });
 }
 
 #[test]

@@ -38,9 +38,10 @@ pub(super) fn release(facts: &Facts, claim: &ClaimFacts, since: i64, now: Timest
     let Some(address) = address else {
         return match facts.reservation.filter(|held| held.state != ReservationState::Unsent) {
             Some(held) => confirm_absent(held.age),
-            // Another manager published it, and our view may have the claim before its address.
-            None if claim.bound && facts.address.is_none() && !facts.motion.bereft => {
-                let confirm = Step::ConfirmBereft { uid: claim.uid.clone() };
+            // Another manager published it, and our view may have the claim before its address, or still show that of an earlier claim.
+            None if claim.bound && !facts.motion.bereft => {
+                let shown = facts.address.as_ref().map(|address| address.revision.clone());
+                let confirm = Step::ConfirmBereft { uid: claim.uid.clone(), shown };
                 Plan::new(Row::ReleaseAwaitsAnswer, Place::Leave, vec![confirm])
             }
             None => Plan::new(Row::ReleaseClaim, Place::Leave, release_claim(claim).into_iter().collect()),

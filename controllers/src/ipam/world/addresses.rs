@@ -126,6 +126,7 @@ impl World {
     }
 
     fn lose_address(&mut self, slot: Slot) {
+        let owner = self.owner_of(slot);
         let Some(address) = self.entry_mut(slot).and_then(|entry| entry.address.take()) else { return };
         if let Some(pool) = address.pool {
             self.let_go(slot, pool, &address);
@@ -133,7 +134,7 @@ impl World {
         let ours = self
             .entry(slot)
             .and_then(|entry| entry.claim.as_ref())
-            .filter(|claim| claim.bound && Some(claim.pool) == address.pool)
+            .filter(|claim| claim.bound && Some(claim.pool) == address.pool && owner.as_ref() == Some(&claim.uid))
             .map(|claim| claim.uid.clone());
         if let Some(entry) = self.entry_mut(slot)
             && let Some(motion) = entry.motion.as_mut()

@@ -158,12 +158,13 @@ impl World {
         let Some(entry) = self.entry(slot) else { return false };
         let Some(address) = &entry.address else { return false };
         let sent = |key: Sent| self.strays.get(&key).is_some_and(|used| used.as_ref() != Some(&address.uid));
-        let by_owner = || match (self.owner_of(slot), address.span()) {
-            (Some(owner), _) => sent(Sent::For(owner)),
-            (None, Some(span)) => sent(Sent::Value(entry.namespace, entry.name.clone(), span)),
-            (None, None) => false,
-        };
-        sent(Sent::Address(address.uid.clone())) || address.ours && by_owner()
+        let by_itself = || sent(Sent::Address(address.uid.clone()));
+        let by_value = || address.span().is_some_and(|span| sent(Sent::Value(entry.namespace, entry.name.clone(), span)));
+        match self.owner_of(slot) {
+            // Another manager may have made it the address of a later claim, which our view does not show yet.
+            Some(owner) => sent(Sent::For(owner)) && (address.ours || by_itself()),
+            None => by_itself() || address.ours && by_value(),
+        }
     }
 
     /// Whether what was sent is known to be the address in view.

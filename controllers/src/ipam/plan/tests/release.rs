@@ -16,7 +16,7 @@ fn an_address_is_deleted_then_unprotected_then_the_claim_let_go() {
     let unprotect = Plan::new(Row::ReleaseAddress, Place::Leave, vec![unprotect_step(&[PROTECT_ADDRESS])]);
     assert_eq!(going.plan(), unprotect);
     let mut gone = Given::deleting(0).bound();
-    let confirm = vec![Step::ConfirmBereft { uid: Uid::new("c1") }];
+    let confirm = vec![Step::ConfirmBereft { uid: Uid::new("c1"), shown: None }];
     assert_eq!(gone.plan(), Plan::new(Row::ReleaseAwaitsAnswer, Place::Leave, confirm), "it may be late in our view");
     gone.0.motion.bereft = true;
     let release = Plan::new(Row::ReleaseClaim, Place::Leave, vec![release_claim_step(&[RELEASE_ADDRESS])]);
@@ -45,7 +45,11 @@ fn a_third_partys_finalizer_on_the_address_keeps_the_claim() {
 #[test]
 fn an_address_of_somebody_else_is_not_deleted_and_does_not_keep_the_claim() {
     let other = Relation::Other("belongs to another pool".to_owned());
-    let given = Given::deleting(0).bound().address(|address| address.relation = other);
+    let mut given = Given::deleting(0).bound().address(|address| address.relation = other);
+    let shown = given.0.address.as_ref().map(|address| address.revision.clone());
+    let confirm = vec![Step::ConfirmBereft { uid: Uid::new("c1"), shown }];
+    assert_eq!(given.plan(), Plan::new(Row::ReleaseAwaitsAnswer, Place::Leave, confirm), "the view may be behind");
+    given.0.motion.bereft = true;
     assert_eq!(given.row(), Row::ReleaseClaim);
     assert_eq!(given.plan().steps, [release_claim_step(&[RELEASE_ADDRESS])]);
 }

@@ -61,7 +61,13 @@ fn address() -> impl Strategy<Value = AddressFacts> {
             fresh: fresh || made_here,
             made_here,
             deleting,
-            repair: incomplete.then_some(Repair { owners: None, finalizers: None, labels: Vec::new(), untold: false }),
+            repair: incomplete.then_some(Repair {
+                owners: None,
+                finalizers: None,
+                labels: Vec::new(),
+                untold: false,
+                adopts: false,
+            }),
             relation,
             finalizers,
             contest: contest.map(|(published, behind, fresh, elder)| Contest {

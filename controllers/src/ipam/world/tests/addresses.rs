@@ -312,11 +312,20 @@ fn a_moved_address_does_not_wait_for_a_fresh_one_that_provably_came_later() {
 fn a_bound_claim_remembers_the_value_of_an_address_that_vanished() {
     let mut given = Given::pool_of(1);
     given.claim(bound("a", ""));
-    given.address(address("a", "10.0.0.10", ""));
+    let owned = |uid: &str| {
+        format!("ownerReferences: [{{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: {uid}}}]")
+    };
+    given.address(address("a", "10.0.0.11", &owned("c-earlier")));
+    given.address_gone("a");
+    assert_eq!(given.facts("a").wishes.former, None, "its own address may be late in our view");
+    assert!(!given.facts("a").motion.bereft);
+    given.address(address("a", "10.0.0.10", &owned("c-a")));
     given.address_gone("a");
     assert_eq!(given.facts("a").wishes.former, Some(span("10.0.0.10")));
+    assert!(given.facts("a").motion.bereft);
     assert!(!given.facts("a").motion.moved);
-    given.address(address("a", "10.0.0.10", "annotations: {clusterctl.cluster.x-k8s.io/delete-for-move: ''}"));
+    let moving = "annotations: {clusterctl.cluster.x-k8s.io/delete-for-move: ''}";
+    given.address(address("a", "10.0.0.10", &format!("{}, {moving}", owned("c-a"))));
     given.address_gone("a");
     assert!(given.facts("a").motion.moved);
 }

@@ -52,6 +52,16 @@ fn an_address_made_after_the_last_that_is_known_of_its_claim_was_used_by_nobody(
 }
 
 #[test]
+fn what_was_sent_is_left_to_a_later_claim_that_our_view_does_not_show_yet() {
+    let mut given = sent_twice("4");
+    given.claim_gone("a");
+    let mut adopted = address("a", "10.0.0.10", &owner("c-later"));
+    adopted.metadata.resource_version = Some("9".to_owned());
+    given.address(adopted);
+    assert!(!is_ours_to_undo(&given));
+}
+
+#[test]
 fn an_address_that_never_comes_into_view_keeps_its_value_from_nobody() {
     let mut given = Given::pool_of(1);
     given.claim(claim("a", ""));
