@@ -282,8 +282,8 @@ fn claim_pass(ctx: &Arc<Ctx>, slot: Slot) -> Result<impl Future<Output = Next> +
         let next = drive::drive(&ctx, slot, &facts, plan, holds).await;
         let mut world = ctx.world();
         ctx.deliver(&mut world);
-        world.sweep(slot);
-        next
+        // Swept by the next pass: a claim that got the slot now would find this task still running, and be passed over.
+        if world.is_vacant(slot) { Next::Again(place) } else { next }
     })
 }
 

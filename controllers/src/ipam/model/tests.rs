@@ -109,6 +109,8 @@ fn a_claim_does_not_go_while_a_late_view_shows_the_address_of_an_earlier_one() {
     let budget = Budget { deletions: 2, creations: 1, ..QUIET };
     let scene = Scene { claims: 1, prompt: Prompt::First, budget, ..RIVALS };
     holds(Scene { grace: true, ..scene });
+    holds(Scene { grace: true, budget: Budget { relists: 1, ..budget }, ..scene });
+    holds(Scene { grace: true, budget: Budget { silences: 1, ..budget }, ..scene });
     holds(scene);
     holds(Scene { protected: false, ..scene });
 }

@@ -241,13 +241,17 @@ impl World {
         slot
     }
 
+    /// Whether a slot is kept though there is nothing under it any more.
+    pub(super) fn is_vacant(&self, slot: Slot) -> bool {
+        self.entry(slot).is_some_and(|entry| {
+            let pending = entry.motion.as_ref().is_some_and(|motion| motion.post.is_some());
+            entry.claim.is_none() && entry.address.is_none() && !pending
+        })
+    }
+
     /// Gives a slot up if there is nothing under it any more.
     pub(super) fn sweep(&mut self, slot: Slot) {
-        let Some(entry) = self.entry(slot) else { return };
-        let pending = entry.motion.as_ref().is_some_and(|motion| motion.post.is_some());
-        if entry.claim.is_some() || entry.address.is_some() || pending {
-            return;
-        }
+        let Some(entry) = self.entry(slot).filter(|_| self.is_vacant(slot)) else { return };
         let hash = self.hasher.hash_one((entry.namespace, entry.name.as_str()));
         if let Ok(found) = self.index.find_entry(hash, |known| *known == slot) {
             found.remove();
