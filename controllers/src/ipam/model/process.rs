@@ -35,6 +35,9 @@ const POLICY: Policy = Policy {
 /// Milliseconds since the model began.
 pub type Clock = u64;
 
+/// A timer that rings so late, as that of a grace which does not end, is none.
+const NEVER: Duration = Duration::from_secs(1800);
+
 /// What every move of a process is told.
 #[derive(Debug, Clone, Copy)]
 pub struct At {
@@ -211,7 +214,7 @@ impl Process {
         if self.line.contains(&slot) && !self.runs(slot) {
             return;
         }
-        if let Some(delay) = delay {
+        if let Some(delay) = delay.filter(|delay| *delay < NEVER) {
             let due = at.clock + u64::try_from(delay.as_millis()).unwrap();
             let timer = self.timers.entry(slot).or_insert(due);
             *timer = due.min(*timer);

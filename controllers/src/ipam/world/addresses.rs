@@ -73,6 +73,7 @@ impl World {
             entry.address = Some(Box::new(address));
         }
         self.note_use(slot);
+        self.note_release(slot);
         self.note_orphan(slot);
         self.wake(slot);
         slot

@@ -102,6 +102,7 @@ impl World {
             self.told(slot);
         }
         self.note_use(slot);
+        self.note_release(slot);
         Some(slot)
     }
 

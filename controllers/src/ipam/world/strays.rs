@@ -85,6 +85,17 @@ impl World {
         }
     }
 
+    /// A bound claim goes and its address is in view: every creation of ours is decided, also while that waits for somebody or a grace.
+    pub(super) fn note_release(&mut self, slot: Slot) {
+        let Some(entry) = self.entry(slot).filter(|_| self.is_bind_in_flight(slot)) else { return };
+        let Some(claim) = entry.claim.as_ref().filter(|claim| claim.bound && claim.deleting.is_some()) else { return };
+        let (pool, uid) = (claim.pool, claim.uid.clone());
+        if self.owner_of(slot) == Some(uid) {
+            self.drop_post(slot);
+            self.cancel_if(slot, pool, |_| true);
+        }
+    }
+
     /// An address of ours that nobody was told of is about to become that of a later claim.
     pub fn adopts(&mut self, claim: &Uid) {
         self.strays.add(&Sent::For(claim.clone()));

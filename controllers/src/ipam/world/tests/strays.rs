@@ -62,6 +62,29 @@ fn what_was_sent_is_left_to_a_later_claim_that_our_view_does_not_show_yet() {
 }
 
 #[test]
+fn nothing_of_ours_is_on_its_way_to_a_claim_that_goes_with_its_address_in_view() {
+    for claim_first in [false, true] {
+        let mut given = Given::pool_of(1);
+        let going =
+            || bound("a", "deletionTimestamp: '2026-01-01T00:00:00Z', finalizers: [ipam.cluster.x-k8s.io/ReleaseAddress]");
+        given.claim(bound("a", ""));
+        given.allocate("a", Wish::Lowest).unwrap();
+        let slot = given.slot("a");
+        assert!(given.world.sends(slot, &Uid::new("c-a"), span("10.0.0.10")));
+        given.world.answered(slot, Uid::new("a-a"));
+        if claim_first {
+            given.claim(going());
+            assert!(given.world.is_bind_in_flight(slot) && given.facts("a").reservation.is_some());
+            given.address(stored("1"));
+        } else {
+            given.address(stored("1"));
+            given.claim(going());
+        }
+        assert!(!given.world.is_bind_in_flight(slot) && given.facts("a").reservation.is_none());
+    }
+}
+
+#[test]
 fn an_address_that_never_comes_into_view_keeps_its_value_from_nobody() {
     let mut given = Given::pool_of(1);
     given.claim(claim("a", ""));
