@@ -198,7 +198,11 @@ impl Store {
     }
 
     fn address_faults(&self, name: &Name, address: &DynamicObject) -> Vec<String> {
-        let Some(claim) = self.claims.get(name) else { return vec![format!("has no claim: {}", value(address))] };
+        let Some(claim) = self.claims.get(name) else {
+            // Whose it was, and who did what last.
+            let metadata = serde_json::to_string(&address.metadata).unwrap_or_default();
+            return vec![format!("has no claim: {} {metadata}", value(address))];
+        };
         let mut faults = Vec::new();
         if address.metadata.deletion_timestamp.is_some()
             && is_kept_by_us_alone(address)

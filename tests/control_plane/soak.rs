@@ -64,7 +64,7 @@ fn round(seed: u64) -> Result<Outcome> {
     runtime.block_on(async {
         let mut random = StdRng::seed_from_u64(seed);
         // Otherwise a Global pool keeps what a manager that died could not finish deleting, and the audit would call it left over.
-        let command = command().arg("--release-orphans=all");
+        let command = command().arg("--release-orphans=all").arg("--v=4");
         let stage = Arc::new(Stage::with_proxy(&command, random.random_range(0..2), &mut random).await?);
         // A manager that dies while it creates the address of a claim which vanishes without waiting for anybody leaves a live
         // address, and nobody can tell that from one in use. So either nobody dies, or claims are deleted once they wait, and
