@@ -8,11 +8,12 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
 use rand::Rng;
+use testbed::WallClock;
 use tokio::time::sleep;
 
 use crate::audit::Audited;
 use crate::fixture::{Standalone, seeded};
-use crate::stage::{Stage, Witness, claim, create, size};
+use crate::stage::{Stage, Witness, claim, command, create, size};
 use crate::standalone;
 
 const CLAIMS: usize = 500;
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Standalone> {
         killing_the_manager_at_random_moments_loses_and_doubles_no_address,
         killing_one_of_two_active_managers_each_second_fills_a_pool_to_its_last_address,
         an_api_server_that_restarts_and_forgets_its_history_in_the_middle_of_a_fill_loses_nothing,
+        wall_clocks_that_jump_lose_and_double_no_address,
         claims_deleted_before_during_and_after_their_bind_leave_nothing,
         claims_deleted_during_and_after_their_bind_leave_nothing_while_the_manager_is_killed,
         a_manager_that_is_asked_to_stop_finishes_its_binds_and_shows_the_last_numbers,
@@ -81,6 +83,26 @@ async fn an_api_server_that_restarts_and_forgets_its_history_in_the_middle_of_a_
 
 /// Nobody dies here, so that even a claim may go that vanishes at once because our finalizer is not on it yet. A third of them have
 /// to wait for room, and are deleted while they do.
+/// Two active managers that never agree on the time.
+async fn wall_clocks_that_jump_lose_and_double_no_address() -> Result<()> {
+    let clocks = [WallClock::new()?, WallClock::new()?];
+    let commands = clocks.each_ref().map(|clock| command().wall_clock(clock));
+    let (stage, mut witness) = (Stage::of(&commands).await?, Witness::default());
+    let mut random = seeded("wall_clocks");
+    let pool = stage.pool_of(CLAIMS).await?;
+    let jumping = async {
+        for _ in 0..30 {
+            witness.look(&stage.scene).await?;
+            clocks[random.random_range(0..2)].set(random.random_range(-7200..7200))?;
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(create(&stage.scene, &pool, 0..CLAIMS), jumping)?;
+    stage.filled(CLAIMS, &mut witness).await?;
+    stage.ends_with(CLAIMS).await
+}
+
 async fn claims_deleted_before_during_and_after_their_bind_leave_nothing() -> Result<()> {
     let claims = size(400, 1000);
     let (stage, mut random) = (Stage::set(1).await?, seeded("claims_deleted_before"));

@@ -38,20 +38,25 @@ pub struct Stage {
 
 impl Stage {
     pub async fn set(managers: usize) -> Result<Self> {
-        Self::with(&command(), managers, Vec::new(), ControlPlane::start(Options::default())?).await
+        Self::of(&vec![command(); managers]).await
+    }
+
+    /// These managers.
+    pub async fn of(commands: &[ManagerCommand]) -> Result<Self> {
+        Self::with(commands, Vec::new(), ControlPlane::start(Options::default())?).await
     }
 
     /// Some managers without a proxy, then one with one.
     pub async fn with_proxy(command: &ManagerCommand, managers: usize, random: &mut StdRng) -> Result<Self> {
         let control_plane = ControlPlane::start(Options::default())?;
         let proxy = Proxy::start(&control_plane, random.random())?;
-        Self::with(command, managers, vec![proxy], control_plane).await
+        let mut commands = vec![command.clone(); managers];
+        commands.push(command.clone().kubeconfig(proxy.kubeconfig()));
+        Self::with(&commands, vec![proxy], control_plane).await
     }
 
-    async fn with(command: &ManagerCommand, direct: usize, proxies: Vec<Proxy>, control_plane: ControlPlane) -> Result<Self> {
-        let direct = (0..direct).map(|_| command.clone());
-        let commands = direct.chain(proxies.iter().map(|proxy| command.clone().kubeconfig(proxy.kubeconfig())));
-        let managers = commands.map(|command| command.start(&control_plane)).collect::<Result<_>>()?;
+    async fn with(commands: &[ManagerCommand], proxies: Vec<Proxy>, control_plane: ControlPlane) -> Result<Self> {
+        let managers = commands.iter().map(|command| command.start(&control_plane)).collect::<Result<_>>()?;
         let scene = Scene::create(control_plane.client().await?, "stage", CapiCrds::Newest).await?;
         Ok(Self { scene, managers, proxies, control_plane })
     }

@@ -30,6 +30,7 @@ mod scene;
 pub mod trial;
 mod tunnels;
 mod waiting;
+mod wall_clock;
 mod web;
 mod webhooks;
 mod workspace;
@@ -51,6 +52,7 @@ pub use sample::Sample;
 pub use scene::{Counts, Pool, QUIET, Ready, SOURCE, Scene, conditions_of, ready_of};
 pub use tunnels::TunnelProxy;
 pub use waiting::{consistently, eventually, eventually_blocking};
+pub use wall_clock::WallClock;
 pub use web::{Answer, WebServer};
 pub use webhooks::Webhooks;
 

@@ -13,6 +13,7 @@ use ureq::tls::TlsConfig;
 use crate::control_plane::{ControlPlane, lock};
 use crate::free_port;
 use crate::process::{Process, Program, tail};
+use crate::wall_clock::WallClock;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -80,6 +81,13 @@ impl ManagerCommand {
     #[must_use]
     pub fn env(self, name: &str, value: &str) -> Self {
         self.through(&["env", &format!("{name}={value}")])
+    }
+
+    /// Lets the manager see a wall clock that jumps.
+    #[must_use]
+    pub fn wall_clock(self, clock: &WallClock) -> Self {
+        let (library, offset) = (clock.library().display().to_string(), clock.offset().display().to_string());
+        self.env("LD_PRELOAD", &library).env("WALL_CLOCK_OFFSET", &offset)
     }
 
     /// Lets the manager see another `/etc/resolv.conf`, in a mount namespace of its own.
