@@ -22,13 +22,12 @@ pub fn set_up(verbosity: u8, format: LogFormat) -> anyhow::Result<LogLevel> {
     Ok(LogLevel::new(move |level| handle.reload(EnvFilter::new(directives(level))).map_err(|error| error.to_string())))
 }
 
-/// What to log at a level: 0 warnings, 2 changes, 4 decisions, 6 everything. The libraries below us
-/// are a step quieter; the election's logs a line each time it looks at another's lease.
+/// What to log at a level: 0 warnings, 2 changes, 4 decisions, 6 everything. The libraries below us are a step quieter.
 fn directives(verbosity: u8) -> &'static str {
     match verbosity {
         0 | 1 => "warn",
-        2 | 3 => "info,kube_leader_election=warn",
-        4 | 5 => "info,manager=debug,controllers=debug,kube_leader_election=warn",
+        2 | 3 => "info",
+        4 | 5 => "info,manager=debug,controllers=debug",
         _ => "debug,manager=trace,controllers=trace,h2=info,hyper=info,hyper_util=info,rustls=info,tower=info",
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testbed::{
-    CapiCrds, ControlPlane, MANAGER_NAMESPACE, Manager, ManagerCommand, Options, Pool, Proxy, Request, Scene, Webhooks,
-    eventually,
+    CapiCrds, ControlPlane, MANAGER_NAMESPACE, Manager, ManagerCommand, Options, Pool, Proxy, Request, Scene, WallClock,
+    Webhooks, eventually,
 };
+use tokio::time::sleep;
 
 use crate::audit::{self, Audited};
 use crate::fixture::Standalone;
@@ -28,6 +29,7 @@ pub fn trials() -> Vec<Standalone> {
         a_follower_takes_over_when_the_lease_of_a_killed_leader_has_ended,
         a_leader_that_was_suspended_writes_nothing_when_it_wakes_up_and_ends,
         a_leader_cut_off_from_the_server_ends_and_the_follower_binds_on,
+        wall_clocks_that_jump_change_nobodys_lead,
         a_leader_that_cannot_renew_writes_nothing_after_its_lease_while_webhooks_are_answered,
     ]
 }
@@ -155,6 +157,27 @@ async fn a_leader_that_was_suspended_writes_nothing_when_it_wakes_up_and_ends() 
     ensure!(code == 1, "exit code {code}\n{}", election.leader.log_tail(40));
     assert_eq!(election.writes()?.0, before);
     election.audit(15, &[&election.follower]).await
+}
+
+/// Times in a lease are for people: who waits for its end counts by a clock that does not jump.
+async fn wall_clocks_that_jump_change_nobodys_lead() -> Result<()> {
+    let control_plane = ControlPlane::start(Options { audit: true, ..Options::default() })?;
+    let (leaders, followers) = (WallClock::new()?, WallClock::new()?);
+    let leader = candidate(&SHORT).wall_clock(&leaders).start(&control_plane)?;
+    leads(&leader, PATIENCE).await?;
+    let follower = candidate(&SHORT).kubeconfig(control_plane.kubeconfig()).wall_clock(&followers).start(&control_plane)?;
+    let election = Election::between(leader, follower, control_plane).await?;
+    for (number, (leads_by, follows_by)) in [(3600, 0), (-3600, 0), (0, 3600), (0, -3600)].into_iter().enumerate() {
+        leaders.set(leads_by)?;
+        followers.set(follows_by)?;
+        election.bind(&format!("jump{number}"), 5).await?;
+        // Longer than a lease lasts.
+        sleep(Duration::from_secs(8)).await;
+    }
+    election.bind("last", 5).await?;
+    let (by_leader, by_follower) = election.writes()?;
+    ensure!(!by_leader.is_empty() && by_follower.is_empty(), "the follower wrote {by_follower:?}");
+    election.audit(25, &[&election.leader]).await
 }
 
 async fn a_leader_cut_off_from_the_server_ends_and_the_follower_binds_on() -> Result<()> {

@@ -2,21 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
-use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use kube::Client;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{metrics::Metrics, shutdown::Shutdown};
+use super::{lease::Lock, metrics::Metrics, shutdown::Shutdown};
 
 /// A write begun this short before the expiry might still be on its way after it.
 const MARGIN: Duration = Duration::from_secs(2);
-/// Two candidates may both patch an expired lease: the later patch stands. After this long the
-/// other one's patch has arrived, so reading the lease back tells who won.
-const SETTLE: Duration = Duration::from_millis(250);
 
 /// Whether this process may write. Cheap to clone; all clones say the same.
 #[derive(Clone, Debug)]
@@ -156,9 +151,8 @@ pub enum CampaignEnd {
 /// when the last write was answered, later than the request to stop working.
 ///
 /// 1. Try to take or renew, for at most the rest of the renew deadline.
-/// 2. After a win read the lease back once; only if it names us, we lead.
-/// 3. The claim is good for the lease duration, counted from *before* the request.
-/// 4. Somebody else holds what we held, or no renewal within the deadline: lost, for good.
+/// 2. The claim is good for the lease duration, counted from *before* the request.
+/// 3. Somebody else holds what we held, or no renewal within the deadline: lost, for good.
 pub async fn campaign(
     client: Client,
     candidacy: Candidacy,
@@ -180,35 +174,21 @@ async fn hold_and_renew(
 ) -> CampaignEnd {
     // What the lease says: it counts in whole seconds.
     let lease_ttl = Duration::from_secs(candidacy.lease_duration.as_secs());
-    let params = LeaseLockParams { lease_name: candidacy.name.clone(), holder_id: candidacy.identity.clone(), lease_ttl };
-    let lock = LeaseLock::new(client.clone(), &candidacy.namespace, params);
-    let leases: Api<Lease> = Api::namespaced(client, &candidacy.namespace);
+    let mut lock = Lock::new(client, candidacy.clone());
     let mut renewed: Option<Instant> = None;
     loop {
         let started = Instant::now();
         let deadline = renewed.unwrap_or(started) + candidacy.renew_deadline;
         // Half of the deadline, so that one lost answer leaves room for another try.
         let patience = deadline.min(started + candidacy.renew_deadline / 2);
-        let turn = async {
-            match lock.try_acquire_or_renew().await {
-                Ok(LeaseLockResult::Acquired(lease)) if !is_held_by(&lease, &candidacy) => Turn::Theirs,
-                Ok(LeaseLockResult::Acquired(_)) if renewed.is_some() => Turn::Ours,
-                Ok(LeaseLockResult::Acquired(_)) => {
-                    sleep(SETTLE).await;
-                    match leases.get(&candidacy.name).await {
-                        Ok(lease) if is_held_by(&lease, &candidacy) => Turn::Ours,
-                        Ok(_) => Turn::Theirs,
-                        Err(error) => Turn::Failed(error.to_string()),
-                    }
-                }
-                Ok(LeaseLockResult::NotAcquired(_)) => Turn::Theirs,
-                Err(error) => Turn::Failed(error.to_string()),
-            }
-        };
         let turn = tokio::select! {
-            turn = turn => turn,
+            turn = lock.take_or_renew() => match turn {
+                Ok(true) => Turn::Ours,
+                Ok(false) => Turn::Theirs,
+                Err(error) => Turn::Failed(error.to_string()),
+            },
             () = sleep_until(patience) => Turn::Failed("no answer in time".to_owned()),
-            () = stop.requested() => return give_up(&lock, &candidacy, leadership, renewed).await,
+            () = stop.requested() => return give_up(lock, &candidacy, leadership, renewed).await,
         };
         match turn {
             Turn::Ours => {
@@ -235,7 +215,7 @@ async fn hold_and_renew(
         }
         tokio::select! {
             () = sleep(candidacy.retry_period) => {}
-            () = stop.requested() => return give_up(&lock, &candidacy, leadership, renewed).await,
+            () = stop.requested() => return give_up(lock, &candidacy, leadership, renewed).await,
         }
     }
 }
@@ -247,16 +227,11 @@ enum Turn {
     Failed(String),
 }
 
-fn is_held_by(lease: &Lease, candidacy: &Candidacy) -> bool {
-    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-    holder == Some(candidacy.identity.as_str())
-}
-
 /// Stops writing, then lets the next manager in at once instead of after the lease duration.
-async fn give_up(lock: &LeaseLock, candidacy: &Candidacy, leadership: &Leadership, renewed: Option<Instant>) -> CampaignEnd {
+async fn give_up(mut lock: Lock, candidacy: &Candidacy, leadership: &Leadership, renewed: Option<Instant>) -> CampaignEnd {
     if renewed.is_some() {
         leadership.lose();
-        match timeout(MARGIN, lock.step_down()).await {
+        match timeout(MARGIN, lock.give_up()).await {
             Ok(Ok(())) => tracing::info!(lease = %candidacy.name, "gave the lease up"),
             Ok(Err(error)) => {
                 tracing::warn!(lease = %candidacy.name, %error, "cannot give the lease up");
@@ -268,185 +243,4 @@ async fn give_up(lock: &LeaseLock, candidacy: &Candidacy, leadership: &Leadershi
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Mutex, MutexGuard};
-
-    use http::{Method, Request, Response};
-    use http_body_util::BodyExt as _;
-    use kube::client::Body;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// An API server with one lease, which may stop answering or let somebody else win.
-    #[derive(Clone, Default)]
-    struct Server(Arc<Mutex<State>>);
-
-    #[derive(Default)]
-    struct State {
-        lease: Option<Value>,
-        silent: bool,
-        /// Takes the lease right after it was given to us.
-        rival: Option<&'static str>,
-    }
-
-    impl Server {
-        fn state(&self) -> MutexGuard<'_, State> {
-            self.0.lock().unwrap()
-        }
-
-        fn holder(&self) -> Option<String> {
-            self.state().lease.as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
-        }
-
-        fn client(&self) -> Client {
-            let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
-            let server = self.clone();
-            tokio::spawn(async move {
-                let mut unanswered = Vec::new();
-                while let Some((request, send)) = handle.next_request().await {
-                    if server.state().silent {
-                        unanswered.push(send);
-                        continue;
-                    }
-                    let method = request.method().clone();
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let (code, answer) = server.answer(&method, serde_json::from_slice(&body).unwrap_or_default());
-                    let answer = Body::from(serde_json::to_vec(&answer).unwrap());
-                    send.send_response(Response::builder().status(code).body(answer).unwrap());
-                }
-            });
-            Client::new(service, "default")
-        }
-
-        fn answer(&self, method: &Method, body: Value) -> (u16, Value) {
-            let mut state = self.state();
-            let answer = match (method, &mut state.lease) {
-                (&Method::GET, Some(lease)) => lease.clone(),
-                (&Method::GET, None) => {
-                    return (404, json!({ "status": "Failure", "code": 404, "reason": "NotFound", "message": "" }));
-                }
-                (&Method::POST, lease) => lease.insert(body).clone(),
-                (&Method::PATCH, Some(lease)) => {
-                    for (field, value) in body["spec"].as_object().unwrap() {
-                        lease["spec"][field] = value.clone();
-                    }
-                    lease.clone()
-                }
-                other => panic!("{other:?}"),
-            };
-            if let (false, Some(rival)) = (method == Method::GET, state.rival) {
-                state.lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!(rival);
-            }
-            (200, answer)
-        }
-    }
-
-    fn candidacy() -> Candidacy {
-        Candidacy {
-            namespace: "system".to_owned(),
-            name: "lease".to_owned(),
-            identity: "us".to_owned(),
-            lease_duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry_period: Duration::from_secs(2),
-        }
-    }
-
-    struct Running {
-        leadership: Leadership,
-        stop: Shutdown,
-        metrics: Metrics,
-        end: tokio::task::JoinHandle<CampaignEnd>,
-    }
-
-    fn run(server: &Server) -> Running {
-        let (leadership, stop, metrics) = (Leadership::elected(), Shutdown::new(), Metrics::new("test"));
-        let end = tokio::spawn(campaign(server.client(), candidacy(), leadership.clone(), metrics.clone(), stop.clone()));
-        Running { leadership, stop, metrics, end }
-    }
-
-    #[test]
-    fn without_an_election_we_always_lead() {
-        assert!(Leadership::always().may_write() && Leadership::always().is_leader());
-        assert!(!Leadership::elected().may_write() && !Leadership::elected().is_leader());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn writing_ends_two_seconds_before_the_claim_does() {
-        let leadership = Leadership::elected();
-        leadership.hold_until(Instant::now() + Duration::from_secs(15));
-        leadership.acquired().await;
-        tokio::time::advance(Duration::from_millis(12_999)).await;
-        assert!(leadership.may_write());
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!leadership.may_write() && leadership.is_leader());
-        leadership.lost().await;
-        assert!(!leadership.is_leader());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_free_lease_is_taken_and_given_up_on_request() {
-        let server = Server::default();
-        let running = run(&server);
-        running.leadership.acquired().await;
-        assert!(running.leadership.may_write());
-        assert_eq!(server.holder().as_deref(), Some("us"));
-        assert!(running.metrics.encode().unwrap().contains("ipam_leader 1"));
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(running.leadership.may_write());
-        running.stop.trigger();
-        assert_eq!(running.end.await.unwrap(), CampaignEnd::GivenUp);
-        assert_eq!(server.holder().as_deref(), Some(""));
-        assert!(!running.leadership.may_write());
-        assert!(running.metrics.encode().unwrap().contains("ipam_leader 0"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_reads_another_holder_back_has_not_won() {
-        let server = Server::default();
-        server.state().rival = Some("them");
-        let running = run(&server);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(!running.leadership.is_leader());
-        running.stop.trigger();
-        assert_eq!(running.end.await.unwrap(), CampaignEnd::GivenUp);
-        assert_eq!(server.holder().as_deref(), Some("them"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_that_somebody_took_is_lost_for_good() {
-        let server = Server::default();
-        let running = run(&server);
-        running.leadership.acquired().await;
-        server.state().lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("them");
-        assert_eq!(running.end.await.unwrap(), CampaignEnd::Lost);
-        running.leadership.lost().await;
-        assert!(!running.leadership.may_write());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_that_cannot_be_renewed_is_lost_before_it_expires() {
-        let server = Server::default();
-        let running = run(&server);
-        running.leadership.acquired().await;
-        let won = Instant::now();
-        server.state().silent = true;
-        assert_eq!(running.end.await.unwrap(), CampaignEnd::Lost);
-        let took = won.elapsed();
-        assert!(took <= Duration::from_secs(10) && took >= Duration::from_secs(6), "{took:?}");
-        assert!(!running.leadership.may_write());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_short_outage_is_survived() {
-        let server = Server::default();
-        let running = run(&server);
-        running.leadership.acquired().await;
-        server.state().silent = true;
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        server.state().silent = false;
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        assert!(running.leadership.may_write());
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod events;
 pub mod health;
 pub mod leader;
+mod lease;
 pub mod listen;
 pub mod metrics;
 mod process;
