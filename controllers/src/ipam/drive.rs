@@ -41,6 +41,8 @@ struct Drive<'a> {
     priority: Priority,
     holds: Holds,
     claim: Option<Uid>,
+    /// The same, if it is deleting.
+    going: Option<Uid>,
     /// Whether the claim has been told an address already.
     bound: bool,
 }
@@ -63,6 +65,7 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
         },
         holds,
         claim: facts.claim.as_ref().map(|claim| claim.uid.clone()),
+        going: facts.claim.as_ref().filter(|claim| claim.deleting.is_some()).map(|claim| claim.uid.clone()),
         bound: facts.claim.as_ref().is_some_and(|claim| claim.bound),
     };
     let recheck = plan.recheck;
@@ -341,7 +344,7 @@ impl Drive<'_> {
             // Somebody else's finalizer keeps it.
             Ok(answer) if !answer.finalizers().is_empty() => Ok(()),
             Ok(_) | Err(WriteError::NotFound { .. }) => {
-                self.ctx.world().removed(self.slot, uid);
+                self.ctx.world().removed(self.slot, uid, self.going.as_ref());
                 Ok(())
             }
             Err(error) => Err(error),

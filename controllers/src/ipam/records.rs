@@ -64,7 +64,7 @@ pub struct Motion {
     pub wrote_address: Option<(Revision, Instant)>,
     /// The address that went with its last finalizer, and when.
     pub removed: Option<(Uid, Instant)>,
-    /// The bound claim whose address was seen to vanish.
+    /// The bound, deleting claim of which the API server has said that its address is gone.
     pub bereft: Option<Uid>,
     /// The value of the address that vanished under a bound claim.
     pub former: Option<Span>,

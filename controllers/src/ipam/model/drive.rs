@@ -16,6 +16,7 @@ use super::process::{At, Clock, Process, Sight};
 use super::server::{Answer, Kind, NAMESPACE, Object, digest, get};
 use super::{Broken, NAMES};
 use crate::ipam::compact::{Revision, Uid};
+use crate::ipam::facts::ClaimFacts;
 use crate::ipam::objects::Objects;
 use crate::ipam::plan::{ClaimWrite, Deletion, Plan, Step};
 use crate::ipam::records::Slot;
@@ -31,6 +32,7 @@ pub struct Task {
     pub slot: Slot,
     name: usize,
     claim: Option<Uid>,
+    going: Option<Uid>,
     steps: std::vec::IntoIter<Step>,
     recheck: Option<Duration>,
     origin: u64,
@@ -95,12 +97,15 @@ enum Then {
 }
 
 impl Task {
-    pub fn new(slot: Slot, name: usize, claim: Option<Uid>, plan: Plan) -> Self {
-        let origin = digest(&format!("{claim:?} {:?} {:?}", plan.row, plan.steps));
+    pub fn new(slot: Slot, name: usize, claim: Option<&ClaimFacts>, plan: Plan) -> Self {
+        let going = claim.filter(|claim| claim.deleting.is_some()).map(|claim| claim.uid.clone());
+        let claim = claim.map(|claim| claim.uid.clone());
+        let origin = digest(&format!("{claim:?} {going:?} {:?} {:?}", plan.row, plan.steps));
         Self {
             slot,
             name,
             claim,
+            going,
             steps: plan.steps.into_iter(),
             recheck: plan.recheck,
             origin,
@@ -259,7 +264,7 @@ impl Process {
                 Then::Nothing
             }
             (Doing::Unprotect { uid, why }, Answer::NotFound) => {
-                self.world().removed(slot, &uid);
+                self.removed(name, slot, &uid);
                 self.gone(slot, why);
                 Then::Nothing
             }
@@ -321,7 +326,7 @@ impl Process {
             }
             Doing::Unprotect { uid, why } => {
                 if finalizers(object).is_empty() {
-                    self.world().removed(slot, &uid);
+                    self.removed(name, slot, &uid);
                 }
                 self.gone(slot, why);
             }
@@ -358,6 +363,11 @@ impl Process {
             Some(claim) => Then::Send(Box::new((Doing::LookForClaim(claim), get(Kind::Claims, name)))),
             None => Then::Fail(Failure::Wait),
         }
+    }
+
+    fn removed(&mut self, name: usize, slot: Slot, uid: &Uid) {
+        let going = self.tasks[&name].going.clone();
+        self.world().removed(slot, uid, going.as_ref());
     }
 
     fn bereft(&mut self, slot: Slot, claim: &Uid) {

@@ -197,7 +197,7 @@ impl Process {
             } else {
                 self.heed(at);
                 let name = super::server::index(&facts.name);
-                self.tasks.insert(name, Task::new(slot, name, facts.claim.map(|claim| claim.uid), plan));
+                self.tasks.insert(name, Task::new(slot, name, facts.claim.as_ref(), plan));
                 self.proceed(name, at);
             }
         }

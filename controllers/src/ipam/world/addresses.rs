@@ -132,11 +132,9 @@ impl World {
         if let Some(pool) = address.pool {
             self.let_go(slot, pool, &address);
         }
-        let ours = self
-            .entry(slot)
-            .and_then(|entry| entry.claim.as_ref())
-            .filter(|claim| claim.bound && Some(claim.pool) == address.pool && owner.as_ref() == Some(&claim.uid))
-            .map(|claim| claim.uid.clone());
+        let claim = self.entry(slot).and_then(|entry| entry.claim.as_ref());
+        let ours =
+            claim.is_some_and(|claim| claim.bound && Some(claim.pool) == address.pool && owner.as_ref() == Some(&claim.uid));
         if let Some(entry) = self.entry_mut(slot)
             && let Some(motion) = entry.motion.as_mut()
         {
@@ -144,10 +142,7 @@ impl World {
             // A POST that is on its way still may take effect: it was refused as long as the name was taken.
             motion.post.take_if(|post| post.answered.as_ref().is_some_and(|(_, uid)| *uid == address.uid));
         }
-        if let Some(claim) = ours
-            && let Some(motion) = self.motion(slot)
-        {
-            motion.bereft = Some(claim);
+        if let Some(motion) = self.motion(slot).filter(|_| ours) {
             motion.former = address.span();
             motion.moved = address.moving;
         }

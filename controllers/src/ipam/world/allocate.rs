@@ -187,8 +187,12 @@ impl World {
         self.entries.iter().any(|(_, entry)| entry.motion.as_ref().is_some_and(|motion| motion.post.is_some()))
     }
 
-    /// The address is gone, whatever versions of it are still on their way to our view.
-    pub fn removed(&mut self, slot: Slot, uid: &Uid) {
+    /// The address is gone, whatever versions of it are still on their way to our view. So the claim that goes, if one does, has none
+    /// any more: nobody publishes another for it.
+    pub fn removed(&mut self, slot: Slot, uid: &Uid, going: Option<&Uid>) {
+        if let Some(claim) = going {
+            self.bereft(slot, claim);
+        }
         let in_view = self.entry(slot).and_then(|entry| entry.address.as_ref()).is_some_and(|address| address.uid == *uid);
         if let Some(motion) = self.motion(slot).filter(|_| in_view) {
             motion.removed = Some((uid.clone(), Instant::now()));

@@ -318,16 +318,32 @@ fn a_bound_claim_remembers_the_value_of_an_address_that_vanished() {
     given.address(address("a", "10.0.0.11", &owned("c-earlier")));
     given.address_gone("a");
     assert_eq!(given.facts("a").wishes.former, None, "its own address may be late in our view");
-    assert!(!given.facts("a").motion.bereft);
     given.address(address("a", "10.0.0.10", &owned("c-a")));
     given.address_gone("a");
     assert_eq!(given.facts("a").wishes.former, Some(span("10.0.0.10")));
-    assert!(given.facts("a").motion.bereft);
     assert!(!given.facts("a").motion.moved);
     let moving = "annotations: {clusterctl.cluster.x-k8s.io/delete-for-move: ''}";
     given.address(address("a", "10.0.0.10", &format!("{}, {moving}", owned("c-a"))));
     given.address_gone("a");
     assert!(given.facts("a").motion.moved);
+}
+
+#[test]
+fn a_claim_is_bereft_only_when_the_api_server_has_said_so_while_it_goes() {
+    let mut given = Given::pool_of(1);
+    given.claim(bound("a", ""));
+    let owner = "ownerReferences: [{apiVersion: ipam.cluster.x-k8s.io/v1beta2, kind: IPAddressClaim, name: a, uid: c-a}]";
+    given.address(address("a", "10.0.0.10", owner));
+    let slot = given.slot("a");
+    given.world.removed(slot, &Uid::new("a-a"), None);
+    given.claim(bound("a", "deletionTimestamp: '2026-01-01T00:00:00Z'"));
+    given.address_gone("a");
+    assert!(
+        !given.facts("a").motion.bereft,
+        "what went may have lost to the address that was published, which is late in our view"
+    );
+    given.world.removed(slot, &Uid::new("a-a"), Some(&Uid::new("c-a")));
+    assert!(given.facts("a").motion.bereft);
 }
 
 #[test]
