@@ -5,7 +5,7 @@
 //! requests are refused, late, cut and lost. Then comes a calm, and the [audit](crate::audit); once more when all claims are deleted.
 //! A round follows from its seed, as far as the machine lets it: `TESTBED_SEED=<number>` begins with that one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -166,19 +166,22 @@ async fn work(scene: &Scene, pools: &[Pool], deadly: bool, mut random: StdRng, e
     (created, deleted)
 }
 
-/// Looks on until the end: what a claim was told once stays, as long as it lives.
+/// Looks on until the end: what a claim was told once stays, until it is deleted. Once its address is released, a creation that a late
+/// manager had sent before may take effect beside a claim that still goes; it is undone.
 async fn watch(scene: &Scene, end: Instant) -> Result<()> {
     let mut told = BTreeMap::new();
     while Instant::now() < end {
         sleep(Duration::from_millis(500)).await;
         let Ok(claims) = scene.api("IPAddressClaim").list(&ListParams::default()).await else { continue };
         let Ok(addresses) = scene.api("IPAddress").list(&ListParams::default()).await else { continue };
+        let Ok(later) = scene.api("IPAddressClaim").list(&ListParams::default()).await else { continue };
         let addresses: BTreeMap<_, _> = addresses.iter().map(|address| (address.name_any(), address)).collect();
+        let alive: BTreeSet<_> =
+            later.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none()).filter_map(ResourceExt::uid).collect();
         for claim in &claims {
-            let bound = claim.data["status"]["addressRef"]["name"].is_string();
-            // It may have gone, and another of its name have come, between the two lists.
-            let Some(address) = addresses.get(&claim.name_any()).filter(|_| bound) else { continue };
-            let (uid, owners) = (claim.uid().unwrap_or_default(), address.owner_references());
+            let (uid, bound) = (claim.uid().unwrap_or_default(), claim.data["status"]["addressRef"]["name"].is_string());
+            let Some(address) = addresses.get(&claim.name_any()).filter(|_| bound && alive.contains(&uid)) else { continue };
+            let owners = address.owner_references();
             if !owners.iter().any(|owner| owner.uid == uid) {
                 continue;
             }
