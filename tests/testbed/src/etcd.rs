@@ -54,6 +54,8 @@ impl Etcd {
 
     /// Forgets every revision but the current one: older `resourceVersion`s are answered with 410 Gone from now on.
     pub(crate) fn compact(&self) -> Result<()> {
+        // A revision that was compacted to before is refused.
+        self.put(&[("compacted".to_owned(), String::new())])?;
         let range = self.post("kv/range", &json!({"key": "AA=="}))?;
         let revision = range["header"]["revision"].as_str().context("etcd's answer has no revision")?.to_owned();
         self.post("kv/compaction", &json!({"revision": revision, "physical": true}))?;
