@@ -216,16 +216,17 @@ mod tests {
 
     #[test]
     fn a_copy_differs_in_name_uid_and_address_wherever_they_stand() {
+        // Nothing that a new UID could hold by chance.
+        let uids = ["0c0ffee0-0000-4000-8000-000000000001", "0c0ffee0-0000-4000-8000-000000000002"];
         let claim = json!({
-            "metadata": {"name": "model-0", "uid": "c"},
+            "metadata": {"name": "model-0", "uid": uids[0]},
             "status": {"addressRef": {"name": "model-0"}, "conditions": [{"message": "allocated 10.0.0.1/8"}]},
         });
         let address = json!({
-            "metadata": {"name": "model-0", "uid": "a9", "ownerReferences": [{"name": "model-0", "uid": "c7"}]},
+            "metadata": {"name": "model-0", "uid": uids[1], "ownerReferences": [{"name": "model-0", "uid": uids[0]}]},
             "spec": {"address": "10.0.0.1", "claimRef": {"name": "model-0"}},
         });
-        let claim = claim.to_string().replace("\"c\"", "\"c7\"");
-        let pair = Pair::new("model-0", claim, address.to_string()).unwrap();
+        let pair = Pair::new("model-0", claim.to_string(), address.to_string()).unwrap();
         let [claim, address] = pair.copy("loaded-256", 256).map(|text| serde_json::from_str::<Value>(&text).unwrap());
         assert_eq!(
             (&claim["metadata"]["name"], &address["spec"]["claimRef"]["name"]),
