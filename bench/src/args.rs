@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, global = true)]
     manager: Option<String>,
     /// How many claims are bound at once, one round of runs for each
-    #[arg(long, value_delimiter = ',', default_value = "1000,2000", value_parser = at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "250,1000", value_parser = at_least_one)]
     pub sizes: Vec<usize>,
     /// Over how many pools they are spread, one round of runs for each
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]

@@ -15,7 +15,7 @@ use crate::watch::What;
 
 /// Part of the ceiling of a claim's creation and the writes of its bind.
 const SHARE: f64 = 0.8;
-const LASTS: Duration = Duration::from_secs(10);
+const LASTS: Duration = Duration::from_secs(5);
 
 /// What an even load has shown.
 #[derive(Clone, Debug, Serialize)]
