@@ -181,30 +181,26 @@ async fn hold_and_renew(
         let deadline = renewed.unwrap_or(started) + candidacy.renew_deadline;
         // Half of the deadline, so that one lost answer leaves room for another try.
         let patience = deadline.min(started + candidacy.renew_deadline / 2);
-        let turn = tokio::select! {
-            turn = lock.take_or_renew() => match turn {
-                Ok(true) => Turn::Ours,
-                Ok(false) => Turn::Theirs,
-                Err(error) => Turn::Failed(error.to_string()),
-            },
-            () = sleep_until(patience) => Turn::Failed("no answer in time".to_owned()),
+        let is_ours = tokio::select! {
+            is_ours = lock.take_or_renew() => is_ours.map_err(|error| error.to_string()),
+            () = sleep_until(patience) => Err("no answer in time".to_owned()),
             () = stop.requested() => return give_up(lock, &candidacy, leadership, renewed).await,
         };
-        match turn {
-            Turn::Ours => {
+        match is_ours {
+            Ok(true) => {
                 if renewed.replace(started).is_none() {
                     tracing::info!(lease = %candidacy.name, namespace = %candidacy.namespace, identity = %candidacy.identity, "leading");
                     metrics.leader(true);
                 }
                 leadership.hold_until(started + lease_ttl);
             }
-            Turn::Theirs if renewed.is_some() => {
+            Ok(false) if renewed.is_some() => {
                 leadership.lose();
                 tracing::error!(lease = %candidacy.name, "the lease was taken by another manager");
                 return CampaignEnd::Lost;
             }
-            Turn::Theirs => tracing::debug!(lease = %candidacy.name, "another manager leads"),
-            Turn::Failed(error) => {
+            Ok(false) => tracing::debug!(lease = %candidacy.name, "another manager leads"),
+            Err(error) => {
                 tracing::warn!(lease = %candidacy.name, namespace = %candidacy.namespace, %error, "cannot take or renew the lease");
                 if renewed.is_some() && Instant::now() + candidacy.retry_period >= deadline {
                     leadership.lose();
@@ -218,13 +214,6 @@ async fn hold_and_renew(
             () = stop.requested() => return give_up(lock, &candidacy, leadership, renewed).await,
         }
     }
-}
-
-/// What one try brought.
-enum Turn {
-    Ours,
-    Theirs,
-    Failed(String),
 }
 
 /// Stops writing, then lets the next manager in at once instead of after the lease duration.

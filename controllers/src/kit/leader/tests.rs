@@ -119,6 +119,14 @@ fn run(server: &Server) -> Running {
     Running { leadership, stop, metrics, end }
 }
 
+/// A campaign that has won.
+async fn leading() -> (Server, Running) {
+    let server = Server::default();
+    let running = run(&server);
+    running.leadership.acquired().await;
+    (server, running)
+}
+
 #[test]
 fn without_an_election_we_always_lead() {
     assert!(Leadership::always().may_write() && Leadership::always().is_leader());
@@ -140,9 +148,7 @@ async fn writing_ends_two_seconds_before_the_claim_does() {
 
 #[tokio::test(start_paused = true)]
 async fn a_free_lease_is_taken_and_given_up_on_request() {
-    let server = Server::default();
-    let running = run(&server);
-    running.leadership.acquired().await;
+    let (server, running) = leading().await;
     assert!(running.leadership.may_write());
     assert_eq!(server.holder().as_deref(), Some("us"));
     assert!(running.metrics.encode().unwrap().contains("ipam_leader 1"));
@@ -203,9 +209,7 @@ async fn a_lease_that_is_renewed_is_not_taken_whatever_it_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_whose_answer_is_lost_loses_nothing() {
-    let server = Server::default();
-    let running = run(&server);
-    running.leadership.acquired().await;
+    let (server, running) = leading().await;
     server.state().loses_answer = true;
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(!server.state().loses_answer && running.leadership.may_write());
@@ -217,9 +221,7 @@ async fn a_renewal_whose_answer_is_lost_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_somebody_took_is_lost_for_good() {
-    let server = Server::default();
-    let running = run(&server);
-    running.leadership.acquired().await;
+    let (server, running) = leading().await;
     server.state().renewed_by_them(0);
     assert_eq!(running.end.await.unwrap(), CampaignEnd::Lost);
     running.leadership.lost().await;
@@ -228,9 +230,7 @@ async fn a_lease_that_somebody_took_is_lost_for_good() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_cannot_be_renewed_is_lost_before_it_expires() {
-    let server = Server::default();
-    let running = run(&server);
-    running.leadership.acquired().await;
+    let (server, running) = leading().await;
     let won = Instant::now();
     server.state().silent = true;
     assert_eq!(running.end.await.unwrap(), CampaignEnd::Lost);
@@ -241,9 +241,7 @@ async fn a_lease_that_cannot_be_renewed_is_lost_before_it_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_outage_is_survived() {
-    let server = Server::default();
-    let running = run(&server);
-    running.leadership.acquired().await;
+    let (server, running) = leading().await;
     server.state().silent = true;
     tokio::time::sleep(Duration::from_secs(4)).await;
     server.state().silent = false;
