@@ -41,8 +41,8 @@ struct Drive<'a> {
     priority: Priority,
     holds: Holds,
     claim: Option<Uid>,
-    /// The same, if it is deleting.
-    going: Option<Uid>,
+    /// Whether the claim is deleting.
+    going: bool,
     /// Whether the claim has been told an address already.
     bound: bool,
 }
@@ -65,7 +65,7 @@ pub async fn drive(ctx: &Ctx, slot: Slot, facts: &Facts, plan: Plan, holds: Hold
         },
         holds,
         claim: facts.claim.as_ref().map(|claim| claim.uid.clone()),
-        going: facts.claim.as_ref().filter(|claim| claim.deleting.is_some()).map(|claim| claim.uid.clone()),
+        going: facts.claim.as_ref().is_some_and(|claim| claim.deleting.is_some()),
         bound: facts.claim.as_ref().is_some_and(|claim| claim.bound),
     };
     let recheck = plan.recheck;
@@ -138,7 +138,7 @@ impl Drive<'_> {
                 Ok(())
             }
             Step::Repair { revision, repair } => {
-                if let Some(claim) = self.claim.as_ref().filter(|_| repair.adopts)
+                if let Some(claim) = self.claim.as_ref().filter(|_| repair.changes_owner)
                     && !self.is_alive(claim).await?
                 {
                     debug!(claim = self.title(), "the claim goes: it gets no address");
@@ -344,7 +344,7 @@ impl Drive<'_> {
             // Somebody else's finalizer keeps it.
             Ok(answer) if !answer.finalizers().is_empty() => Ok(()),
             Ok(_) | Err(WriteError::NotFound { .. }) => {
-                self.ctx.world().removed(self.slot, uid, self.going.as_ref());
+                self.ctx.world().removed(self.slot, uid, self.claim.as_ref().filter(|_| self.going));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -399,7 +399,7 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// If there is no address, or our view shows the one that there is, then the claim has none, as it seems.
+    /// The claim has no address any more if there is none, or only the one in our view, which is not the claim's.
     async fn confirm_bereft(&self, claim: &Uid, shown: Option<&Revision>) -> Result<(), WriteError> {
         let found = self.get::<IpAddress>(IpAddress::api_resource(self.version)).await?;
         let found = found.map(|address| Revision::new(address.metadata.resource_version.as_deref().unwrap_or_default()));

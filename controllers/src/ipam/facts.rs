@@ -191,7 +191,7 @@ pub struct Repair {
     /// This process sent the address, and nobody was told of it.
     pub untold: bool,
     /// It does not refer to the claim so far: it was an earlier one's, or nobody's. Or else a later one's, and our view is behind.
-    pub adopts: bool,
+    pub changes_owner: bool,
 }
 
 /// A reservation in the ledger.

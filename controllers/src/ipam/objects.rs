@@ -260,7 +260,7 @@ mod tests {
             finalizers: None,
             labels: vec![("a/b".to_owned(), "c".to_owned())],
             untold: false,
-            adopts: false,
+            changes_owner: false,
         };
         let (_, patch) = body(objects().repair_address(&Revision::new("7"), &repair));
         assert_eq!(patch, json!({"metadata": {"resourceVersion": "7", "labels": {"a/b": "c"}}}));

@@ -204,8 +204,8 @@ impl Reader<'_> {
         }
         let complete = owners.is_none() && finalizers.is_none() && labels.is_empty();
         let untold = || !claim.bound && (self.world.was_posted(self.slot) || self.world.is_stray(self.slot));
-        let adopts = || self.world.owner_of(self.slot).as_ref() != Some(&claim.uid);
-        (!complete).then(|| Repair { owners, finalizers, labels, untold: untold(), adopts: adopts() })
+        let changes_owner = || self.world.owner_of(self.slot).as_ref() != Some(&claim.uid);
+        (!complete).then(|| Repair { owners, finalizers, labels, untold: untold(), changes_owner: changes_owner() })
     }
 
     /// The other holders of the value. A fresh address that provably precedes them all has none to fear; one that we did not make

@@ -32,7 +32,7 @@ pub struct Task {
     pub slot: Slot,
     name: usize,
     claim: Option<Uid>,
-    going: Option<Uid>,
+    going: bool,
     steps: std::vec::IntoIter<Step>,
     recheck: Option<Duration>,
     origin: u64,
@@ -75,7 +75,7 @@ enum Doing {
     AskOwner { uid: Uid, finalizers: Vec<String>, owner: Option<Uid> },
     Confirm,
     ConfirmBereft { claim: Uid, shown: Option<Revision> },
-    AskAlive { claim: Uid, next: Box<(Doing, WriteRequest)> },
+    AskAlive { claim: Uid, untold: bool, next: Box<(Doing, WriteRequest)> },
     Redeliver,
     LookForClaim(Uid),
 }
@@ -98,7 +98,7 @@ enum Then {
 
 impl Task {
     pub fn new(slot: Slot, name: usize, claim: Option<&ClaimFacts>, plan: Plan) -> Self {
-        let going = claim.filter(|claim| claim.deleting.is_some()).map(|claim| claim.uid.clone());
+        let going = claim.is_some_and(|claim| claim.deleting.is_some());
         let claim = claim.map(|claim| claim.uid.clone());
         let origin = digest(&format!("{claim:?} {going:?} {:?} {:?}", plan.row, plan.steps));
         Self {
@@ -179,16 +179,16 @@ impl Process {
             Step::GiveUp { .. } if at.broken == Some(Broken::GivesUpInSilence) => return,
             Step::GiveUp { revision, uid } => (Doing::GiveUp(revision.clone()), objects.give_up(&revision, &uid)),
             Step::Repair { revision, repair } => {
-                if let Some(claim) = task.claim.as_ref().filter(|_| repair.untold) {
-                    Rc::make_mut(&mut self.world).adopts(claim);
-                }
                 let (_, request) = objects.repair_address(&revision, &repair);
-                let next = (Doing::Repair(revision), request.unwrap());
-                let (doing, request) = match task.claim.clone().filter(|_| repair.adopts) {
-                    Some(claim) => (Doing::AskAlive { claim, next: Box::new(next) }, get(Kind::Claims, name)),
-                    None => next,
-                };
-                return task.send(doing, request, at);
+                let (claim, next) = (task.claim.clone(), (Doing::Repair(revision), request.unwrap()));
+                if let Some(claim) = claim.clone().filter(|_| repair.changes_owner) {
+                    let ask = Doing::AskAlive { claim, untold: repair.untold, next: Box::new(next) };
+                    return task.send(ask, get(Kind::Claims, name), at);
+                }
+                if let Some(claim) = claim.filter(|_| repair.untold) {
+                    Rc::make_mut(&mut self.world).adopts(&claim);
+                }
+                return task.send(next.0, next.1, at);
             }
             Step::Publish { patch, revision, .. } => (Doing::Publish(revision), objects.claim_status(&patch)),
             Step::Tell { patch, revision } => (Doing::Tell(revision), objects.claim_status(&patch)),
@@ -337,8 +337,11 @@ impl Process {
             }
             Doing::ConfirmBereft { claim, shown } if shown.as_ref() == Some(&revision) => self.bereft(slot, &claim),
             Doing::Confirm | Doing::ConfirmBereft { .. } => self.rest(slot, Some(FENCED), at),
-            Doing::AskAlive { claim, next } => {
+            Doing::AskAlive { claim, untold, next } => {
                 if Uid::new(object.uid()) == claim && !object.is_deleting() {
+                    if untold {
+                        self.world().adopts(&claim);
+                    }
                     return Then::Send(next);
                 }
             }
@@ -366,7 +369,8 @@ impl Process {
     }
 
     fn removed(&mut self, name: usize, slot: Slot, uid: &Uid) {
-        let going = self.tasks[&name].going.clone();
+        let task = &self.tasks[&name];
+        let going = task.claim.clone().filter(|_| task.going);
         self.world().removed(slot, uid, going.as_ref());
     }
 

@@ -70,8 +70,13 @@ fn an_earlier_claims_address_has_the_pools_grace() {
 
 #[test]
 fn an_incomplete_address_is_completed_before_anything_else_and_beside_the_finalizer() {
-    let repair =
-        Repair { owners: None, finalizers: Some(texts(&[PROTECT_ADDRESS])), labels: Vec::new(), untold: false, adopts: false };
+    let repair = Repair {
+        owners: None,
+        finalizers: Some(texts(&[PROTECT_ADDRESS])),
+        labels: Vec::new(),
+        untold: false,
+        changes_owner: false,
+    };
     let step = Step::Repair { revision: Revision::new("8"), repair: repair.clone() };
     let given =
         Given::live().address(|address| (address.repair, address.contest) = (Some(repair), Some(contest(true, true, true))));

@@ -66,7 +66,7 @@ fn address() -> impl Strategy<Value = AddressFacts> {
                 finalizers: None,
                 labels: Vec::new(),
                 untold: false,
-                adopts: false,
+                changes_owner: false,
             }),
             relation,
             finalizers,
